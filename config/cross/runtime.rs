@@ -1,0 +1,98 @@
+//! `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+
+use std::time::Duration;
+
+use super::secret::session_keys;
+use crate::grammar::{duration, duration_or_none, size};
+use crate::runtime::{Catalog, Drain, Health, Log, LogFormat, LogLevel, Reload, Sessions};
+use crate::walk::{Section, Value};
+
+pub(super) fn health(value: &Value<'_>) -> Option<Health> {
+    value.section(health_of)
+}
+
+fn health_of(s: &mut Section<'_>) -> Health {
+    let default = Health::default();
+    let interval_given = s.get("interval");
+    let interval = interval_given.as_ref().and_then(duration);
+    // Compared only when it is not wrong itself: one mistake, one problem.
+    let compared = interval.or_else(|| interval_given.is_none().then_some(default.interval));
+    let timeout =
+        s.optional("timeout", |value| bounded(value, compared, |timeout, interval| timeout <= interval, "longer"));
+    let max_backoff =
+        s.optional("max_backoff", |value| bounded(value, compared, |backoff, interval| backoff >= interval, "shorter"));
+    let interval = interval.unwrap_or(default.interval);
+    Health {
+        interval,
+        timeout: timeout.unwrap_or_else(|| default.timeout.min(interval)),
+        rise: s.optional("rise", |value| value.number(1..=1000)).unwrap_or(default.rise),
+        fall: s.optional("fall", |value| value.number(1..=1000)).unwrap_or(default.fall),
+        max_backoff: max_backoff.unwrap_or_else(|| default.max_backoff.max(interval)),
+    }
+}
+
+/// A duration that stands in a relation to the interval.
+fn bounded(
+    value: &Value<'_>,
+    interval: Option<Duration>,
+    holds: impl Fn(Duration, Duration) -> bool,
+    otherwise: &str,
+) -> Option<Duration> {
+    let given = duration(value)?;
+    if interval.is_some_and(|interval| !holds(given, interval)) {
+        value.problem(format!("{otherwise} than `interval`"));
+    }
+    Some(given)
+}
+
+pub(super) fn catalog(value: &Value<'_>) -> Option<Catalog> {
+    let default = Catalog::default();
+    value.section(|s| Catalog {
+        refresh: s.optional("refresh", duration).unwrap_or(default.refresh),
+        stale_for: s.optional("stale_for", duration_or_none).unwrap_or(default.stale_for),
+        timeout: s.optional("timeout", duration).unwrap_or(default.timeout),
+        max_tools: s.optional("max_tools", |value| value.number(1..=1_000_000)).unwrap_or(default.max_tools),
+        max_bytes: s.optional("max_bytes", size).unwrap_or(default.max_bytes),
+    })
+}
+
+pub(super) fn sessions(value: &Value<'_>) -> Option<Sessions> {
+    let default = Sessions::default();
+    value.section(|s| Sessions {
+        keys: s.optional("keys", session_keys).unwrap_or_default(),
+        idle: s.optional("idle", duration).unwrap_or(default.idle),
+        lifetime: s.optional("lifetime", duration).unwrap_or(default.lifetime),
+        max: s.optional("max", |value| value.number(1..=10_000_000)).unwrap_or(default.max),
+    })
+}
+
+pub(super) fn log(value: &Value<'_>) -> Option<Log> {
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    value.section(|s| Log {
+        format: s.optional("format", |value| value.choice(&formats)).unwrap_or_default(),
+        level: s.optional("level", |value| value.choice(&levels)).unwrap_or_default(),
+    })
+}
+
+pub(super) fn reload(value: &Value<'_>) -> Option<Reload> {
+    let default = Reload::default();
+    value.section(|s| Reload {
+        watch: s.optional("watch", Value::flag).unwrap_or(default.watch),
+        poll: s.optional("poll", duration).unwrap_or(default.poll),
+    })
+}
+
+pub(super) fn drain(value: &Value<'_>) -> Option<Drain> {
+    let default = Drain::default();
+    value.section(|s| Drain {
+        delay: s.optional("delay", duration_or_none).unwrap_or(default.delay),
+        timeout: s.optional("timeout", duration_or_none).unwrap_or(default.timeout),
+    })
+}

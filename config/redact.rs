@@ -1,0 +1,228 @@
+//! The model back in the file's own shape, for people: defaults filled in, secrets as `***`, PEM files as their paths.
+//!
+//! Without secrets, what comes out reads in as the same configuration.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::backend::{Backend, BackendTls, Protocol, Timeout, ToolTimeout, Url};
+use crate::grammar::{show_duration, show_rate, show_size};
+use crate::limit::{Key, Limit, Refusal};
+use crate::listener::{Listener, Tls};
+use crate::runtime::{LogFormat, LogLevel, Sessions};
+use crate::tool::{Pattern, Tools};
+use crate::value::Pem;
+use crate::{Config, runtime};
+
+const HIDDEN: &str = "***";
+
+pub(crate) fn config(config: &Config) -> Value {
+    object([
+        ("listeners", Some(config.listeners.iter().map(listener).collect())),
+        ("admin", Some(json!({ "address": config.admin.address.to_string() }))),
+        ("backends", Some(config.backends.iter().map(backend).collect())),
+        ("limits", Some(config.limits.iter().map(limit).collect())),
+        ("health", Some(health(&config.health))),
+        ("catalog", Some(catalog(&config.catalog))),
+        ("sessions", Some(sessions(&config.sessions))),
+        ("log", Some(json!({ "format": format(config.log.format), "level": level(config.log.level) }))),
+        ("reload", Some(json!({ "watch": config.reload.watch, "poll": show_duration(config.reload.poll) }))),
+        ("drain", Some(drain(config.drain))),
+        ("threads", config.threads.map(Value::from)),
+    ])
+}
+
+fn listener(listener: &Listener) -> Value {
+    let timeout = &listener.timeout;
+    object([
+        ("address", Some(json!(listener.address.to_string()))),
+        ("path", Some(json!(listener.path))),
+        ("tls", listener.tls.as_ref().map(tls)),
+        ("allowed_hosts", Some(strings(&listener.allowed_hosts))),
+        ("allowed_origins", Some(strings(&listener.allowed_origins))),
+        ("trusted_proxies", Some(strings(&listener.trusted_proxies))),
+        ("max_body", Some(json!(show_size(listener.max_body)))),
+        ("max_connections", Some(json!(listener.max_connections))),
+        ("keep_alive", Some(json!(show_duration(listener.keep_alive)))),
+        (
+            "timeout",
+            Some(json!({
+                "handshake": show_duration(timeout.handshake),
+                "header": show_duration(timeout.header),
+                "body": show_duration(timeout.body),
+                "idle": show_duration(timeout.idle),
+                "write": show_duration(timeout.write),
+            })),
+        ),
+    ])
+}
+
+fn tls(tls: &Tls) -> Value {
+    let pair = |pair: &crate::Certificate| json!({ "cert": path(&pair.cert), "key": path(&pair.key) });
+    json!({ "certificates": tls.certificates.iter().map(pair).collect::<Value>() })
+}
+
+fn backend(backend: &Backend) -> Value {
+    let headers = backend.headers.iter().map(|header| (header.name.to_string(), json!(HIDDEN)));
+    object([
+        ("name", Some(json!(backend.name.as_str()))),
+        ("url", Some(json!(url(&backend.url)))),
+        ("tls", backend.url.https.then(|| backend_tls(&backend.tls))),
+        ("headers", Some(Value::Object(headers.collect()))),
+        ("timeout", Some(timeout(&backend.timeout, &backend.tool_timeouts))),
+        ("prefix", Some(json!(backend.prefix))),
+        ("protocol", Some(json!(protocol(backend.protocol)))),
+        ("max_inflight", Some(json!(backend.max_inflight))),
+        ("tools", Some(tools(&backend.tools))),
+    ])
+}
+
+/// A query may hold a token, so only that there is one is shown.
+fn url(url: &Url) -> String {
+    let scheme = if url.https { "https" } else { "http" };
+    match url.path.split_once('?') {
+        Some((path, _)) => format!("{scheme}://{}{path}?{HIDDEN}", url.authority),
+        None => format!("{scheme}://{}{}", url.authority, url.path),
+    }
+}
+
+fn backend_tls(tls: &BackendTls) -> Value {
+    object([
+        ("ca", tls.ca.as_ref().map(path)),
+        ("cert", tls.cert.as_ref().map(path)),
+        ("key", tls.key.as_ref().map(path)),
+        ("server_name", Some(json!(tls.server_name))),
+    ])
+}
+
+fn timeout(timeout: &Timeout, tools: &[ToolTimeout]) -> Value {
+    let tool = |tool: &ToolTimeout| {
+        json!({
+            "match": patterns(&tool.tools),
+            "first_byte": show_duration(tool.timeout.first_byte),
+            "idle": show_duration(tool.timeout.idle),
+        })
+    };
+    json!({
+        "connect": show_duration(timeout.connect),
+        "first_byte": show_duration(timeout.first_byte),
+        "idle": show_duration(timeout.idle),
+        "tools": tools.iter().map(tool).collect::<Value>(),
+    })
+}
+
+fn tools(tools: &Tools) -> Value {
+    json!({
+        "allow": if tools.allow.is_empty() { json!(["*"]) } else { patterns(&tools.allow) },
+        "deny": patterns(&tools.deny),
+        "rename": tools.rename,
+        "describe": tools.describe,
+    })
+}
+
+fn limit(limit: &Limit) -> Value {
+    object([
+        ("name", Some(json!(limit.name))),
+        ("tools", Some(patterns(&limit.tools))),
+        ("backends", (!limit.backends.is_empty()).then(|| strings(&limit.backends))),
+        ("key", Some(json!(key(limit.key)))),
+        ("rate", limit.rate.map(|rate| json!(show_rate(rate.count, rate.per)))),
+        ("burst", limit.rate.map(|rate| json!(rate.burst))),
+        ("concurrency", limit.concurrency.map(|most| json!(most))),
+        ("refusal", Some(json!(refusal(limit.refusal)))),
+        ("max_keys", Some(json!(limit.max_keys))),
+    ])
+}
+
+fn health(health: &runtime::Health) -> Value {
+    json!({
+        "interval": show_duration(health.interval),
+        "timeout": show_duration(health.timeout),
+        "rise": health.rise,
+        "fall": health.fall,
+        "max_backoff": show_duration(health.max_backoff),
+    })
+}
+
+fn catalog(catalog: &runtime::Catalog) -> Value {
+    json!({
+        "refresh": show_duration(catalog.refresh),
+        "stale_for": show_duration(catalog.stale_for),
+        "timeout": show_duration(catalog.timeout),
+        "max_tools": catalog.max_tools,
+        "max_bytes": show_size(catalog.max_bytes),
+    })
+}
+
+fn sessions(sessions: &Sessions) -> Value {
+    json!({
+        "keys": sessions.keys.iter().map(|_| HIDDEN).collect::<Value>(),
+        "idle": show_duration(sessions.idle),
+        "lifetime": show_duration(sessions.lifetime),
+        "max": sessions.max,
+    })
+}
+
+fn drain(drain: runtime::Drain) -> Value {
+    json!({ "delay": show_duration(drain.delay), "timeout": show_duration(drain.timeout) })
+}
+
+fn format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    }
+}
+
+fn level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Error => "error",
+        LogLevel::Info => "info",
+        LogLevel::Trace => "trace",
+        LogLevel::Warn => "warn",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Auto => "auto",
+        Protocol::Legacy => "legacy",
+        Protocol::Modern => "modern",
+    }
+}
+
+fn key(key: Key) -> &'static str {
+    match key {
+        Key::Global => "global",
+        Key::Ip => "ip",
+        Key::Session => "session",
+    }
+}
+
+fn refusal(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Http => "http",
+        Refusal::ToolError => "tool_error",
+    }
+}
+
+fn path(pem: &Pem) -> Value {
+    let path: &Path = &pem.path;
+    json!(path.to_string_lossy())
+}
+
+fn patterns(patterns: &[Pattern]) -> Value {
+    patterns.iter().map(Pattern::as_str).collect()
+}
+
+fn strings<T: ToString>(items: &[T]) -> Value {
+    items.iter().map(T::to_string).collect()
+}
+
+/// An object of the entries that have a value: what is absent has no form in the file.
+fn object<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let given = entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(given.collect::<Map<_, _>>())
+}

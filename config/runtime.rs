@@ -1,0 +1,165 @@
+//! The sections that are a handful of keys each: `admin`, `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::value::SessionKey;
+
+/// `admin`: the operator's listener. Nothing of it is reachable through `listeners`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Admin {
+    /// Where it listens. Default `127.0.0.1:9464`. Restart-only.
+    pub address: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464) }
+    }
+}
+
+/// `health`: how backends are probed and when they are taken out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Health {
+    /// Between two probes of a backend, give or take a tenth. Default 10 s.
+    pub interval: Duration,
+    /// For one whole probe; at most the interval. Default 3 s, or the interval where that is shorter.
+    pub timeout: Duration,
+    /// Successes in a row that make an unhealthy backend healthy. Default 2.
+    pub rise: u32,
+    /// Failures in a row, of probes or of calls, that make a backend unhealthy. Default 3.
+    pub fall: u32,
+    /// The longest pause between two probes of an unhealthy backend; it doubles from `interval` up to this. At least the
+    /// interval. Default 5 min, or the interval where that is longer.
+    pub max_backoff: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(3),
+            rise: 2,
+            fall: 3,
+            max_backoff: Duration::from_secs(300),
+        }
+    }
+}
+
+/// `catalog`: how the merged tool list is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Catalog {
+    /// Between two listings of a backend that reports no change. Default 60 s.
+    pub refresh: Duration,
+    /// How long the last good list of a backend that fails is still served. Default 10 min.
+    pub stale_for: Duration,
+    /// For one whole listing of one backend, all pages. Default 30 s.
+    pub timeout: Duration,
+    /// Tools taken from one backend; a longer list counts as failed. Default 10,000.
+    pub max_tools: u32,
+    /// Bytes of tool definitions taken from one backend; a longer list counts as failed. Default 16 MiB.
+    pub max_bytes: u64,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_secs(60),
+            stale_for: Duration::from_secs(600),
+            timeout: Duration::from_secs(30),
+            max_tools: 10_000,
+            max_bytes: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// `sessions`: sessions of legacy clients, which are sealed tokens.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Sessions {
+    /// The first seals, all open. Generated at start when empty: then a restart ends every session.
+    pub keys: Vec<SessionKey>,
+    /// After this long without a request, what is held for a session (its backend sessions) is released; a later request opens it anew. Default 30 min.
+    pub idle: Duration,
+    /// A session is over this long after `initialize`. Default 24 h.
+    pub lifetime: Duration,
+    /// Sessions held at once; further ones are refused. Default 100,000.
+    pub max: u32,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { keys: Vec::new(), idle: Duration::from_secs(1800), lifetime: Duration::from_secs(86_400), max: 100_000 }
+    }
+}
+
+/// `log`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Log {
+    /// Default `text`. Restart-only.
+    pub format: LogFormat,
+    /// Default `info`, at which each call is one line. Restart-only.
+    pub level: LogLevel,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogLevel {
+    /// What failed on our side.
+    Error,
+    /// And what someone should look at.
+    Warn,
+    /// And each call.
+    #[default]
+    Info,
+    /// And what it went through.
+    Debug,
+    /// Everything, of the libraries too.
+    Trace,
+}
+
+/// `reload`: noticing that the file, or a file it names, changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Reload {
+    /// Whether files are watched. Default true; SIGHUP and `POST /reload` work either way.
+    pub watch: bool,
+    /// Looked at this often too, for file systems that tell nothing. Default 30 s.
+    pub poll: Duration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: true, poll: Duration::from_secs(30) }
+    }
+}
+
+/// `drain`: how a stop (SIGTERM, SIGINT) goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Drain {
+    /// How long readiness is red while new requests are still served, with `Connection: close`. Default 2 s.
+    pub delay: Duration,
+    /// After that, how long calls under way may take before they are cut. Default 30 s.
+    pub timeout: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { delay: Duration::from_secs(2), timeout: Duration::from_secs(30) }
+    }
+}

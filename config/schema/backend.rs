@@ -1,0 +1,103 @@
+//! `backends`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+
+use super::value::{Duration, FilePath, Name, NamePart, Number, OrVariable, Pattern, Secret, ToolName};
+
+/// One MCP server.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Backend {
+    /// Its name, unique in the file: in the names of its tools, in metrics, logs and errors.
+    name: Name,
+    /// Where it speaks MCP: an `http` or `https` URL without user name and fragment.
+    url: String,
+    /// Trust and identity for an `https` URL.
+    tls: Option<BackendTls>,
+    /// Headers added to every request to it, by name. Headers of MCP and of HTTP's framing are the gateway's own.
+    /// Default: none.
+    headers: Option<BTreeMap<String, Secret>>,
+    /// Deadlines towards it.
+    timeout: Option<Timeout>,
+    /// Put before its tools' names, at most 96 characters, perhaps none. Default: the name and the separator.
+    prefix: Option<NamePart>,
+    /// Between the name and its tools' names, at most 16 characters; of no use with `prefix`. Default `__`.
+    separator: Option<NamePart>,
+    /// Which era of MCP it is spoken to in. Default `auto`.
+    protocol: Option<OrVariable<Protocol>>,
+    /// Requests under way to it at once; further ones are refused. Default 1024.
+    max_inflight: Option<OrVariable<Number<1, 1_000_000>>>,
+    /// Which of its tools are shown, and how.
+    tools: Option<Tools>,
+}
+
+/// Trust and identity towards an `https` backend.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct BackendTls {
+    /// PEM file with the certificates that are trusted. Default: the system's.
+    ca: Option<FilePath>,
+    /// PEM file with the client certificate's chain, leaf first; goes with `key`. Default: none.
+    cert: Option<FilePath>,
+    /// PEM file with the client certificate's key: PKCS#8, PKCS#1 or SEC1, not encrypted; goes with `cert`. Default: none.
+    key: Option<FilePath>,
+    /// The name or IP address that the backend's certificate must carry. Default: the URL's host; required where that is
+    /// an IP address.
+    server_name: Option<String>,
+}
+
+/// Deadlines towards a backend.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Timeout {
+    /// TCP connect and TLS handshake. Default `5s`.
+    connect: Option<Duration>,
+    /// From the request's last byte to the response's first. Default `60s`.
+    first_byte: Option<Duration>,
+    /// Between two reads of a response, event streams included. Default `5m`.
+    idle: Option<Duration>,
+    /// Deadlines for some of its tools; the first entry that matches a tool counts. Default: none.
+    tools: Option<Vec<ToolTimeout>>,
+}
+
+/// Deadlines for some tools: `first_byte`, `idle` or both.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct ToolTimeout {
+    /// Patterns for the tools, by the backend's own names. At least one.
+    #[schemars(length(min = 1))]
+    r#match: Vec<Pattern>,
+    /// From the request's last byte to the response's first. Default: the backend's.
+    first_byte: Option<Duration>,
+    /// Between two reads of a response. Default: the backend's.
+    idle: Option<Duration>,
+}
+
+/// Which era of MCP a backend is spoken to in.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Protocol {
+    /// Found out by asking.
+    Auto,
+    /// `initialize` and sessions: 2024-11-05 to 2025-11-25.
+    Legacy,
+    /// Stateless: 2026-07-28.
+    Modern,
+}
+
+/// Which of a backend's tools are shown, and how. All by the backend's own names.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Tools {
+    /// Patterns for the tools that are shown. Default `["*"]`.
+    #[schemars(length(min = 1))]
+    allow: Option<Vec<Pattern>>,
+    /// Patterns for the tools that are not shown; wins over `allow`. Default: none.
+    deny: Option<Vec<Pattern>>,
+    /// Own name to shown name; the prefix still goes before it. Default: none.
+    rename: Option<BTreeMap<String, ToolName>>,
+    /// Own name to the description that is shown instead of the backend's. Default: none.
+    describe: Option<BTreeMap<String, String>>,
+}

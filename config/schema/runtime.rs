@@ -1,0 +1,111 @@
+//! `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+
+use schemars::JsonSchema;
+
+use super::value::{Duration, Number, OrVariable, Secret, Size};
+
+/// How backends are probed, and when they are taken out.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Health {
+    /// Between two probes of a backend, give or take a tenth. Default `10s`.
+    interval: Option<Duration>,
+    /// For one whole probe; at most the interval. Default `3s`, or the interval where that is shorter.
+    timeout: Option<Duration>,
+    /// Successes in a row that make an unhealthy backend healthy. Default 2.
+    rise: Option<OrVariable<Number<1, 1000>>>,
+    /// Failures in a row, of probes or of calls, that make a backend unhealthy. Default 3.
+    fall: Option<OrVariable<Number<1, 1000>>>,
+    /// The longest pause between two probes of an unhealthy backend; it doubles from the interval up to this. At least
+    /// the interval. Default `5m`, or the interval where that is longer.
+    max_backoff: Option<Duration>,
+}
+
+/// How the merged list of tools is kept.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Catalog {
+    /// Between two listings of a backend that reports no change. Default `60s`.
+    refresh: Option<Duration>,
+    /// How long the last good list of a backend that fails is still served; `0s` for not at all. Default `10m`.
+    stale_for: Option<Duration>,
+    /// For one whole listing of one backend, all pages. Default `30s`.
+    timeout: Option<Duration>,
+    /// Tools taken from one backend; a longer list counts as failed. Default 10000.
+    max_tools: Option<OrVariable<Number<1, 1_000_000>>>,
+    /// Size of the tool definitions taken from one backend; a larger list counts as failed. Default `16MiB`.
+    max_bytes: Option<Size>,
+}
+
+/// Sessions of clients that speak MCP up to 2025-11-25. They are sealed tokens, which any process with the keys can open.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Sessions {
+    /// Keys of 32 bytes as base64 or hex (`openssl rand -base64 32`). The first seals, all open. Default: one made at
+    /// start, so that a restart ends every session.
+    keys: Option<Vec<Secret>>,
+    /// After this long without a request, what is held for a session is released; a later request opens it anew.
+    /// Default `30m`.
+    idle: Option<Duration>,
+    /// A session is over this long after `initialize`. Default `24h`.
+    lifetime: Option<Duration>,
+    /// Sessions held at once; further ones are refused. Default 100000.
+    max: Option<OrVariable<Number<1, 10_000_000>>>,
+}
+
+/// The log, on standard output.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Log {
+    /// How a line looks. Default `text`. Takes effect at a restart.
+    format: Option<OrVariable<LogFormat>>,
+    /// What is logged. Default `info`, at which each call is one line. Takes effect at a restart.
+    level: Option<OrVariable<LogLevel>>,
+}
+
+/// How a log line looks.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum LogLevel {
+    /// What failed on our side.
+    Error,
+    /// And what someone should look at.
+    Warn,
+    /// And each call.
+    Info,
+    /// And what it went through.
+    Debug,
+    /// Everything, of the libraries too.
+    Trace,
+}
+
+/// How a changed configuration is noticed: this file, and every file it names.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Reload {
+    /// Whether files are watched. SIGHUP and `POST /reload` work either way. Default true.
+    watch: Option<OrVariable<bool>>,
+    /// Files are looked at this often too, for file systems that tell nothing. Default `30s`.
+    poll: Option<Duration>,
+}
+
+/// How a stop goes.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Drain {
+    /// How long readiness is red while requests are still served, with `Connection: close`; `0s` for not at all.
+    /// Default `2s`.
+    delay: Option<Duration>,
+    /// After that, how long calls under way may take before they are cut; `0s` cuts at once. Default `30s`.
+    timeout: Option<Duration>,
+}

@@ -1,0 +1,97 @@
+//! What a configuration is read from (a file's name, its folder, the environment) and where its problems gather.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::Config;
+use crate::diagnostic::{Diagnostic, Report};
+use crate::yaml::Place;
+
+/// The largest file read, of any kind: far above any real one, far below what hurts.
+pub(crate) const MAX_FILE: u64 = 1024 * 1024;
+
+/// One reading of one configuration.
+pub(crate) struct Source<'a> {
+    file: &'a Path,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    problems: RefCell<Vec<Diagnostic>>,
+    files: RefCell<Vec<PathBuf>>,
+    #[cfg(test)]
+    asked: RefCell<std::collections::BTreeSet<String>>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(file: &'a Path, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self {
+            file,
+            env,
+            problems: RefCell::default(),
+            files: RefCell::new(vec![file.to_owned()]),
+            #[cfg(test)]
+            asked: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        (self.env)(name)
+    }
+
+    /// Reads a file named in the configuration, and remembers it.
+    pub(crate) fn read(&self, written: &str) -> io::Result<(PathBuf, Vec<u8>)> {
+        let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(written);
+        let bytes = read_bounded(&path)?;
+        let mut files = self.files.borrow_mut();
+        if !files.contains(&path) {
+            files.push(path.clone());
+        }
+        Ok((path, bytes))
+    }
+
+    pub(crate) fn report(&self, at: Place, field: &str, message: String, help: Option<String>) {
+        let problem = Diagnostic {
+            file: self.file.to_owned(),
+            line: at.line,
+            column: at.column,
+            field: field.to_owned(),
+            message,
+            help,
+        };
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// What was built, if nothing was wrong; every problem otherwise.
+    pub(crate) fn finish(self, built: Option<Config>) -> Result<Config, Report> {
+        let mut problems = self.problems.into_inner();
+        match built {
+            Some(config) if problems.is_empty() => Ok(Config { files: self.files.into_inner(), ..config }),
+            _ => {
+                debug_assert!(!problems.is_empty(), "something was left out without a report");
+                problems.sort_by_key(|problem| (problem.line, problem.column));
+                Err(Report(problems))
+            }
+        }
+    }
+
+    /// Notes that the crossing knows this key, so that a test can hold the crossing against the schema.
+    #[cfg(test)]
+    pub(crate) fn ask(&self, field: String) {
+        self.asked.borrow_mut().insert(field);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> std::collections::BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+}
+
+/// Reads a file of at most [`MAX_FILE`] bytes. Says no to anything longer, endless devices among them.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
