@@ -1,0 +1,153 @@
+//! The operator's pages: metrics, health, and JSON views of what runs. Nothing of it is reachable through a listener of
+//! clients.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, Phase};
+use crate::reload::Outcome;
+use crate::reply::{Body, Reply};
+use crate::server::is_safe;
+
+/// Every page, for whoever asks for one that is not there.
+const PAGES: &[&str] = &["/backends", "/catalog", "/config", "/healthz", "/livez", "/metrics", "/readyz"];
+/// What Prometheus expects of the text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers a request of the operator.
+pub(crate) async fn answer(gateway: &Arc<Gateway>, verb: &Method, path: &str) -> Reply {
+    if path == "/reload" {
+        return match *verb {
+            Method::POST => reload(gateway).await,
+            _ => not_allowed("POST"),
+        };
+    }
+    if !is_safe(verb) {
+        return not_allowed("GET");
+    }
+    match path {
+        "/metrics" => {
+            gateway.measure();
+            page(StatusCode::OK, METRICS_TYPE, gateway.metrics.text().into())
+        }
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" | "/healthz" => ready(gateway),
+        "/config" => json_page(StatusCode::OK, &gateway.snapshot().config.redacted()),
+        "/backends" => json_page(StatusCode::OK, &backends(gateway)),
+        "/catalog" => json_page(StatusCode::OK, &catalog(gateway)),
+        _ => json_page(StatusCode::NOT_FOUND, &json!({ "error": "no such page", "pages": PAGES, "POST": ["/reload"] })),
+    }
+}
+
+fn page(status: StatusCode, media_type: &'static str, body: Bytes) -> Reply {
+    let headers = vec![(CONTENT_TYPE, HeaderValue::from_static(media_type))];
+    Reply { status, headers, body: Body::Whole(vec![body]), record: None }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Reply {
+    page(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
+}
+
+fn json_page(status: StatusCode, value: &Value) -> Reply {
+    let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    body.push(b'\n');
+    page(status, "application/json", body.into())
+}
+
+fn not_allowed(allow: &'static str) -> Reply {
+    let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    reply.headers.push((ALLOW, HeaderValue::from_static(allow)));
+    reply
+}
+
+fn ready(gateway: &Gateway) -> Reply {
+    match (gateway.is_ready(), gateway.phase()) {
+        (true, _) => text(StatusCode::OK, "ok\n"),
+        (false, Phase::Serving) => text(StatusCode::SERVICE_UNAVAILABLE, "no backend is usable\n"),
+        (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+    }
+}
+
+async fn reload(gateway: &Arc<Gateway>) -> Reply {
+    let outcome = match gateway.reloader.get() {
+        Some(reloader) => reloader.reload().await,
+        None => None,
+    };
+    match outcome {
+        Some(Outcome::Applied { generation }) => {
+            json_page(StatusCode::OK, &json!({ "outcome": "applied", "generation": generation }))
+        }
+        Some(Outcome::Unchanged) => json_page(StatusCode::OK, &json!({ "outcome": "unchanged" })),
+        Some(Outcome::Rejected { problems }) => {
+            json_page(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "outcome": "rejected", "problems": problems }))
+        }
+        None => json_page(
+            StatusCode::CONFLICT,
+            &json!({ "outcome": "rejected", "problems": ["there is no configuration file to read again"] }),
+        ),
+    }
+}
+
+fn backends(gateway: &Gateway) -> Value {
+    let snapshot = gateway.snapshot();
+    let view = |backend: &Arc<crate::backend::Backend>| {
+        let (health, listing) = (&backend.health, backend.listing.load());
+        let failure = backend.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let url = &backend.config.url;
+        json!({
+            "name": backend.name().as_str(),
+            // Without its query, which may hold a token.
+            "url": format!(
+                "{}://{}{}",
+                if url.https { "https" } else { "http" },
+                url.authority,
+                url.path.split('?').next().unwrap_or("/"),
+            ),
+            "state": health.state().as_str(),
+            "stateForSeconds": health.since().elapsed().as_secs(),
+            "takesCalls": health.allows_calls(),
+            "failuresInARow": health.failures(),
+            "credentialsRefused": health.refuses_credentials(),
+            "lastFailure": health.last_failure().map(|(failure, when)| json!({
+                "kind": failure.as_str(),
+                "secondsAgo": when.elapsed().as_secs(),
+            })),
+            "inflight": backend.metrics.inflight.get(),
+            "sessions": backend.metrics.sessions.get(),
+            "protocolVersion": listing.as_ref().map(|listing| listing.version),
+            "listing": {
+                "tools": listing.as_ref().map(|listing| listing.tools.len()),
+                "ageSeconds": listing.as_ref().map(|listing| listing.fetched.elapsed().as_secs()),
+                "failure": failure.as_ref().map(|failure| &failure.reason),
+                "failingForSeconds": failure.as_ref().map(|failure| failure.since.elapsed().as_secs()),
+            },
+        })
+    };
+    json!({ "backends": snapshot.backends.iter().map(view).collect::<Vec<_>>() })
+}
+
+fn catalog(gateway: &Gateway) -> Value {
+    let snapshot = gateway.snapshot();
+    let catalog = snapshot.catalog();
+    let merged: Value = serde_json::from_slice(&catalog.result).unwrap_or(Value::Null);
+    let parts = catalog.parts.iter().map(|part| {
+        json!({
+            "backend": part.backend.as_str(),
+            "state": part.freshness.as_str(),
+            "tools": part.shown,
+            "leftOut": part.left_out.iter()
+                .map(|(own, why)| json!({ "tool": own, "why": why.to_string() }))
+                .collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "revision": *gateway.revision.borrow(),
+        "generation": gateway.generation(),
+        "backends": parts.collect::<Vec<_>>(),
+        "tools": merged.get("tools").cloned().unwrap_or_default(),
+    })
+}

@@ -1,0 +1,362 @@
+//! A small legacy MCP client, for what the gateway itself asks of a backend: handshakes, listings, probes, farewells.
+//!
+//! It reads whole answers, under a cap. What clients ask for is relayed instead, never collected (`relay.rs`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::{Duration, timeout};
+use toolgate_config::{Protocol, Timeout};
+
+use super::sse::Events;
+use super::{Backend, Incoming, Outgoing};
+use crate::era::Version;
+use crate::error::{Error, METHOD_NOT_FOUND, Phase};
+use crate::jsonrpc::{self, ErrorObject, Id, Message, OwnedId};
+
+/// The largest answer to a handshake, and the largest error body that is looked into.
+const MAX_SMALL_ANSWER: usize = 256 * 1024;
+/// The longest `instructions` of one backend that are passed on; what is beyond is cut.
+const MAX_INSTRUCTIONS: usize = 16 * 1024;
+/// How long the rest of an answered event stream is read, so that its connection can be used again.
+const LINGER: Duration = Duration::from_millis(50);
+/// What TypeScript's boilerplate servers answer, on HTTP 400, to a session they do not know.
+const SERVER_ERROR: i64 = -32000;
+
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// An id for a request of the gateway's own in a session that it shares with a client: far from where clients count, and
+/// never used twice.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 40);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Who speaks to a backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Hello {
+    pub(crate) version: Version,
+    /// JSON.
+    pub(crate) client_info: Arc<str>,
+}
+
+impl Hello {
+    /// The gateway itself.
+    pub(crate) fn gateway() -> Self {
+        let client_info = concat!("{\"name\":\"toolgate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+        Self { version: Version::LATEST, client_info: client_info.into() }
+    }
+}
+
+/// An open session with a backend, or, without an id, the same with one that keeps none.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) session_id: Option<HeaderValue>,
+    pub(crate) version: Version,
+    pub(crate) logging: bool,
+    pub(crate) instructions: Option<Box<str>>,
+}
+
+impl Opened {
+    /// The headers of a request within the session.
+    pub(crate) fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::with_capacity(3);
+        headers.push((PROTOCOL_VERSION, HeaderValue::from_static(self.version.as_str())));
+        if let Some(id) = &self.session_id {
+            headers.push((SESSION_ID, id.clone()));
+        }
+        headers
+    }
+
+    pub(crate) fn post(&self, body: Bytes, timeout: Timeout, repeatable: bool) -> Outgoing {
+        Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable }
+    }
+}
+
+/// What a backend made of a request.
+pub(crate) enum Verdict {
+    /// It answers: the body is still to be read.
+    Answer(Incoming),
+    /// It refused with a JSON-RPC error of its own.
+    Refusal { status: StatusCode, body: Bytes, code: i64 },
+    /// It does not know the session any more; it did not run the request.
+    SessionLost,
+}
+
+/// Looks at the head of an answer, and into the body where the status alone does not tell.
+pub(crate) async fn verdict(backend: &Backend, opened: &Opened, mut incoming: Incoming) -> Result<Verdict, Error> {
+    let status = incoming.status;
+    let refused = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
+    if status.is_success() {
+        return Ok(Verdict::Answer(incoming));
+    }
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
+        }
+        StatusCode::NOT_FOUND if opened.session_id.is_some() => return Ok(Verdict::SessionLost),
+        _ if !status.is_client_error() => return Err(refused()),
+        _ => {}
+    }
+    let body = incoming.collect(MAX_SMALL_ANSWER, backend.name()).await?;
+    match jsonrpc::parse(&body) {
+        Ok(Message::Response(response)) if response.error => {
+            let code = error_code(response.value);
+            if status == StatusCode::BAD_REQUEST && opened.session_id.is_some() && code == Some(SERVER_ERROR) {
+                return Ok(Verdict::SessionLost);
+            }
+            Ok(Verdict::Refusal { status, code: code.unwrap_or(0), body })
+        }
+        _ => Err(refused()),
+    }
+}
+
+fn error_code(error: &RawValue) -> Option<i64> {
+    #[derive(Deserialize)]
+    struct Error {
+        code: i64,
+    }
+    serde_json::from_str::<Error>(error.get()).ok().map(|e| e.code)
+}
+
+/// What a request of ours came to.
+pub(crate) enum Outcome {
+    /// Its result, as JSON.
+    Result(Box<RawValue>),
+    /// The backend's JSON-RPC error.
+    Error { code: i64 },
+    /// The backend forgot the session.
+    SessionLost,
+}
+
+/// How a request goes out: counted for the backend's health by its outcome, or not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Judged {
+    Yes,
+    No,
+}
+
+async fn send(backend: &Backend, request: Outgoing, judged: Judged) -> Result<Incoming, Error> {
+    match judged {
+        Judged::Yes => backend.send(request).await,
+        Judged::No => backend.send_unjudged(request).await,
+    }
+}
+
+/// Bounds a whole exchange of ours, answer included: a backend that begins to answer and stalls must not hold anybody up.
+async fn bounded<T>(backend: &Backend, exchange: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let after = backend.config.timeout.connect.saturating_add(backend.config.timeout.first_byte);
+    timeout(after, exchange).await.unwrap_or_else(|_| {
+        Err(Error::BackendTimeout { backend: backend.name().clone(), phase: Phase::FirstByte, after })
+    })
+}
+
+/// Opens a session: `initialize`, then `notifications/initialized`.
+pub(crate) async fn open(backend: &Backend, hello: &Hello, judged: Judged) -> Result<Opened, Error> {
+    bounded(backend, open_unbounded(backend, hello, judged)).await
+}
+
+async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Result<Opened, Error> {
+    let broken = |what: String| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
+    if backend.config.protocol == Protocol::Modern {
+        return Err(broken("it is configured as `protocol: modern`, which this version does not speak yet".to_owned()));
+    }
+    let params = format!(
+        "{{\"protocolVersion\":\"{}\",\"capabilities\":{{}},\"clientInfo\":{}}}",
+        hello.version.as_str(),
+        hello.client_info
+    );
+    let id = OwnedId::integer(0);
+    let body = jsonrpc::request_body(id.raw(), "initialize", Some(&params));
+    let request =
+        Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout: backend.config.timeout, repeatable: true };
+    let nobody = Opened { session_id: None, version: hello.version, logging: false, instructions: None };
+    let incoming = send(backend, request, judged).await?;
+    let session_id = incoming.headers.get(SESSION_ID).cloned();
+    let incoming = match verdict(backend, &nobody, incoming).await? {
+        Verdict::Answer(incoming) => incoming,
+        Verdict::Refusal { status, .. } => return Err(broken(format!("it refused `initialize` (HTTP {status})"))),
+        Verdict::SessionLost => return Err(broken("it answered `initialize` as if within a session".to_owned())),
+    };
+    let raw = match answer(backend, &nobody, incoming, id.borrow(), MAX_SMALL_ANSWER).await? {
+        Outcome::Result(raw) => raw,
+        Outcome::Error { code } => return Err(broken(format!("it answered `initialize` with error {code}"))),
+        Outcome::SessionLost => return Err(broken("it lost the session it was opening".to_owned())),
+    };
+    let mut opened = initialized(&raw).map_err(broken)?;
+    // Some servers send a dead id on refusals, so only one on a good answer counts; and it must be safe to send back.
+    opened.session_id =
+        session_id.filter(|id| !id.is_empty() && id.as_bytes().iter().all(|b| (0x21..=0x7e).contains(b)));
+    notify(backend, &opened, jsonrpc::notification_body("notifications/initialized", None), judged).await?;
+    Ok(opened)
+}
+
+/// Reads the result of `initialize`.
+fn initialized(raw: &RawValue) -> Result<Opened, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct InitializeResult {
+        protocol_version: String,
+        #[serde(default)]
+        capabilities: Capabilities,
+        instructions: Option<String>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Capabilities {
+        logging: Option<Box<RawValue>>,
+    }
+    let result: InitializeResult = serde_json::from_str(raw.get())
+        .map_err(|_| "its answer to `initialize` is not an InitializeResult".to_owned())?;
+    let version = Version::read(&result.protocol_version)
+        .ok_or_else(|| "it chose a protocol version that the gateway does not know".to_owned())?;
+    let instructions = result.instructions.filter(|text| !text.trim().is_empty()).map(|mut text| {
+        let end = (0..=MAX_INSTRUCTIONS.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
+        text.truncate(end);
+        text.into_boxed_str()
+    });
+    Ok(Opened { session_id: None, version, logging: result.capabilities.logging.is_some(), instructions })
+}
+
+/// Sends a request of ours and reads its answer whole.
+pub(crate) async fn request(
+    backend: &Backend,
+    opened: &Opened,
+    ask: Ask<'_>,
+    judged: Judged,
+) -> Result<Outcome, Error> {
+    bounded(backend, request_unbounded(backend, opened, ask, judged)).await
+}
+
+async fn request_unbounded(backend: &Backend, opened: &Opened, ask: Ask<'_>, judged: Judged) -> Result<Outcome, Error> {
+    let id = OwnedId::integer(ask.id);
+    let body = jsonrpc::request_body(id.raw(), ask.method, ask.params);
+    let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
+    match verdict(backend, opened, incoming).await? {
+        Verdict::Answer(incoming) => answer(backend, opened, incoming, id.borrow(), ask.cap).await,
+        Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
+        Verdict::SessionLost => Ok(Outcome::SessionLost),
+    }
+}
+
+/// A request of ours within a session.
+pub(crate) struct Ask<'a> {
+    pub(crate) id: u64,
+    pub(crate) method: &'a str,
+    /// JSON.
+    pub(crate) params: Option<&'a str>,
+    /// The largest answer that is read.
+    pub(crate) cap: usize,
+}
+
+/// Sends a notification or a response. Whatever success it is answered with is taken.
+pub(crate) async fn notify(backend: &Backend, opened: &Opened, body: Bytes, judged: Judged) -> Result<Verdict, Error> {
+    let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
+    match verdict(backend, opened, incoming).await? {
+        Verdict::Answer(mut incoming) => {
+            // Empty by the book; read so that the connection can be used again, but not for long.
+            let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;
+            Ok(Verdict::Answer(incoming))
+        }
+        verdict @ (Verdict::Refusal { .. } | Verdict::SessionLost) => Ok(verdict),
+    }
+}
+
+/// Ends a session. Nobody waits for how it goes: a backend may not support it, or have ended it by itself.
+pub(crate) async fn close(backend: &Backend, opened: &Opened) {
+    if opened.session_id.is_none() {
+        return;
+    }
+    let request = Outgoing {
+        verb: Method::DELETE,
+        headers: opened.headers(),
+        body: Bytes::new(),
+        timeout: backend.config.timeout,
+        repeatable: true,
+    };
+    if let Ok(mut incoming) = backend.send_unjudged(request).await {
+        let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;
+    }
+}
+
+/// Opens the backend's own stream, if it has one.
+pub(crate) async fn listen(backend: &Backend, opened: &Opened) -> Result<Option<Incoming>, Error> {
+    let request = Outgoing {
+        verb: Method::GET,
+        headers: opened.headers(),
+        body: Bytes::new(),
+        timeout: backend.config.timeout,
+        repeatable: true,
+    };
+    let incoming = backend.send_unjudged(request).await?;
+    Ok((incoming.status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))
+}
+
+/// Reads the answer to request `id` from a JSON body or an event stream.
+async fn answer(
+    backend: &Backend,
+    opened: &Opened,
+    mut incoming: Incoming,
+    id: Id<'_>,
+    cap: usize,
+) -> Result<Outcome, Error> {
+    let broken = |what: &'static str| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
+    if incoming.is_json() {
+        let body = incoming.collect(cap, backend.name()).await?;
+        return taken(&body, id).ok_or_else(|| broken("its answer is not the response that was asked for"));
+    }
+    if !incoming.is_event_stream() {
+        return Err(broken("its answer is neither JSON nor an event stream"));
+    }
+    let mut events = Events::new(cap);
+    while let Some(chunk) = incoming.body.next().await? {
+        let pushed = events.push(&chunk);
+        while let Some(event) = events.next() {
+            if let Some(outcome) = taken(event.data.as_bytes(), id) {
+                let _ = timeout(LINGER, async { while let Ok(Some(_)) = incoming.body.next().await {} }).await;
+                return Ok(outcome);
+            }
+            reply_to_question(backend, opened, event.data.as_bytes()).await;
+        }
+        pushed.map_err(|_| broken("an event of its answer is too long"))?;
+    }
+    Err(broken("its event stream ended without the response that was asked for"))
+}
+
+/// The response to request `id`, if that is what `body` holds.
+fn taken(body: &[u8], id: Id<'_>) -> Option<Outcome> {
+    let Ok(Message::Response(response)) = jsonrpc::parse(body) else { return None };
+    if response.id != Some(id) {
+        return None;
+    }
+    if response.error {
+        return Some(Outcome::Error { code: error_code(response.value).unwrap_or(0) });
+    }
+    Some(Outcome::Result(response.value.to_owned()))
+}
+
+/// The body that answers a request of a backend, if `message` is one: `ping` is answered, nothing else was offered to it.
+pub(crate) fn answer_to_question(message: &[u8]) -> Option<Bytes> {
+    let Ok(Message::Request(request)) = jsonrpc::parse(message) else { return None };
+    if request.method == "ping" {
+        return Some(jsonrpc::result_body(request.id.raw(), "{}"));
+    }
+    let error = ErrorObject {
+        code: METHOD_NOT_FOUND,
+        message: format!("Method not found: {}", request.method).into(),
+        data: None,
+    };
+    Some(jsonrpc::error_body(Some(request.id.raw()), &error))
+}
+
+/// Answers a request of a backend, if `message` is one.
+pub(crate) async fn reply_to_question(backend: &Backend, opened: &Opened, message: &[u8]) {
+    if let Some(body) = answer_to_question(message) {
+        // A backend that cannot take the answer will time its own question out.
+        let _ = notify(backend, opened, body, Judged::No).await;
+    }
+}

@@ -1,0 +1,283 @@
+//! One MCP server behind the gateway, and the seam through which bytes reach it.
+//!
+//! Nothing past [`Backend::build`] knows which transport a backend has.
+
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod sse;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Notify;
+use toolgate_config::{Backend as Config, BackendName, Health as HealthConfig, Timeout};
+
+use crate::catalog::refresh::Listing;
+use crate::error::{Error, Phase};
+use crate::health::{Failure, Health, Signal, Transition};
+use crate::metrics::{BackendMetrics, Metrics};
+use crate::tls::TlsError;
+
+/// Why a backend could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BuildError {
+    #[error("backend `{backend}`: a header or the path cannot be sent")]
+    Head { backend: BackendName },
+    #[error("backend `{backend}`: {problem}")]
+    Tls { backend: BackendName, problem: TlsError },
+    #[error("backend `{backend}`: a certificate cannot be read")]
+    Unreadable { backend: BackendName },
+}
+
+/// How bytes reach a backend.
+#[async_trait]
+pub(crate) trait Transport: Send + Sync {
+    /// Sends one request and returns the head of its answer, the body still to be read.
+    async fn send(&self, request: Outgoing) -> Result<Incoming, Error>;
+}
+
+/// One request to a backend. What every request to it carries is added by the transport.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) verb: Method,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+    pub(crate) timeout: Timeout,
+    /// Whether running it twice is harmless.
+    pub(crate) repeatable: bool,
+}
+
+/// The answer of a backend.
+pub(crate) struct Incoming {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Box<dyn Body>,
+}
+
+impl Incoming {
+    /// The essence of `Content-Type`, without parameters; empty when there is none.
+    pub(crate) fn media_type(&self) -> &str {
+        let value = self.headers.get(::http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        value.split(';').next().unwrap_or("").trim()
+    }
+
+    /// Whether the body is an event stream.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case("text/event-stream")
+    }
+
+    /// Whether the body is JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.media_type().eq_ignore_ascii_case("application/json")
+    }
+
+    /// The body whole, up to `cap` bytes.
+    pub(crate) async fn collect(&mut self, cap: usize, backend: &BackendName) -> Result<Bytes, Error> {
+        let mut whole = bytes::BytesMut::new();
+        while let Some(chunk) = self.body.next().await? {
+            if whole.len() + chunk.len() > cap {
+                return Err(Error::BackendProtocol {
+                    backend: backend.clone(),
+                    what: format!("its answer is longer than {cap} bytes").into(),
+                });
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+/// The body of an answer. Dropped before its end, the backend sees its client leave.
+#[async_trait]
+pub(crate) trait Body: Send {
+    /// The next bytes, never empty; `None` at the end. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error>;
+}
+
+/// One configured MCP server, as it runs. Shared by every snapshot whose section for it is the same.
+pub(crate) struct Backend {
+    /// Unique in this process; a backend whose section changed gets a new one.
+    pub(crate) uid: u64,
+    pub(crate) config: Config,
+    pub(crate) health: Health,
+    pub(crate) metrics: BackendMetrics,
+    /// The last good list of its tools.
+    pub(crate) listing: ArcSwapOption<Listing>,
+    /// Why the last listing failed and since when they fail, if it did.
+    pub(crate) listing_failure: Mutex<Option<ListingFailure>>,
+    /// Whether a first listing was tried, well or badly.
+    pub(crate) listed_once: AtomicBool,
+    /// Asks for a listing now.
+    pub(crate) relist: Notify,
+    /// Counts listings that ended, for whoever waits for one.
+    pub(crate) listings: tokio::sync::watch::Sender<u64>,
+    retired: AtomicBool,
+    retiring: Notify,
+    inflight: AtomicU32,
+    transport: Box<dyn Transport>,
+    shared: Arc<Metrics>,
+}
+
+/// Since when listing a backend fails, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct ListingFailure {
+    pub(crate) since: Instant,
+    pub(crate) reason: String,
+}
+
+static NEXT_UID: AtomicU64 = AtomicU64::new(1);
+
+impl Backend {
+    /// Makes a backend ready to be used; dials nothing.
+    ///
+    /// # Errors
+    /// When its TLS files do not fit together.
+    pub(crate) fn build(
+        config: &Config,
+        health: &HealthConfig,
+        connector: &http::Connector,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, BuildError> {
+        let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
+        let backend = Self {
+            uid,
+            transport: Box::new(http::Http::new(config, connector.clone(), uid)?),
+            health: Health::new(*health, Instant::now()),
+            metrics: metrics.backend(config.name.as_str()),
+            listing: ArcSwapOption::empty(),
+            listing_failure: Mutex::default(),
+            listed_once: AtomicBool::new(false),
+            relist: Notify::new(),
+            listings: tokio::sync::watch::Sender::new(0),
+            retired: AtomicBool::new(false),
+            retiring: Notify::new(),
+            inflight: AtomicU32::new(0),
+            shared: Arc::clone(metrics),
+            config: config.clone(),
+        };
+        Ok(backend)
+    }
+
+    pub(crate) fn name(&self) -> &BackendName {
+        &self.config.name
+    }
+
+    /// The deadlines of a tool, by the backend's own name for it.
+    pub(crate) fn timeout_for(&self, own_tool: &str) -> Timeout {
+        let special = self.config.tool_timeouts.iter().find(|t| t.tools.iter().any(|p| p.matches(own_tool)));
+        special.map_or(self.config.timeout, |t| t.timeout)
+    }
+
+    /// A place among the requests under way, or the refusal when there is none.
+    pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<Slot, Error> {
+        if !self.health.allows_calls() {
+            let down_for = now.saturating_duration_since(self.health.since());
+            return Err(Error::BackendUnavailable { backend: self.name().clone(), down_for });
+        }
+        let cap = self.config.max_inflight;
+        let slot = Slot { backend: Arc::clone(self) };
+        self.metrics.inflight.inc();
+        if self.inflight.fetch_add(1, Ordering::Relaxed) >= cap {
+            return Err(Error::BackendBusy { backend: self.name().clone(), cap });
+        }
+        Ok(slot)
+    }
+
+    /// Sends a request; how it went counts for the backend's health.
+    pub(crate) async fn send(&self, request: Outgoing) -> Result<Incoming, Error> {
+        let started = Instant::now();
+        let answer = self.transport.send(request).await;
+        let now = Instant::now();
+        let transition = match &answer {
+            Ok(incoming) => {
+                self.metrics.first_byte.observe(now.saturating_duration_since(started).as_secs_f64());
+                let signal = match incoming.status.is_server_error() {
+                    true => Signal::CallFailed(Failure::Status),
+                    false => Signal::CallOk,
+                };
+                self.health.observe(signal, now)
+            }
+            Err(error) => {
+                passive_failure(error).and_then(|failure| self.health.observe(Signal::CallFailed(failure), now))
+            }
+        };
+        self.note(transition);
+        answer
+    }
+
+    /// Sends a request of the gateway's own that says nothing about the backend's health, or whose outcome is judged apart.
+    pub(crate) async fn send_unjudged(&self, request: Outgoing) -> Result<Incoming, Error> {
+        self.transport.send(request).await
+    }
+
+    /// Logs and counts a change of health, and sees to what follows from it.
+    pub(crate) fn note(&self, transition: Option<Transition>) {
+        let Some(Transition { from, to, reason }) = transition else { return };
+        let name = self.name().as_str();
+        tracing::warn!(backend = name, from = from.as_str(), to = to.as_str(), reason = ?reason, "backend changed state");
+        self.shared.backend_transitions.with_label_values(&[name, from.as_str(), to.as_str()]).inc();
+        self.relist.notify_one();
+    }
+
+    /// Tells everything that works for this backend to end: a reload replaced or removed it.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        let _ = self.health.drain(Instant::now());
+        self.retiring.notify_waiters();
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Completes when the backend is retired.
+    pub(crate) async fn until_retired(&self) {
+        let notified = self.retiring.notified();
+        tokio::pin!(notified);
+        notified.as_mut().enable();
+        if !self.is_retired() {
+            notified.await;
+        }
+    }
+
+    /// Why the last listing failed, if it did.
+    pub(crate) fn listing_problem(&self) -> Option<String> {
+        self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f.reason.clone())
+    }
+
+    /// Records that a listing was tried, and wakes who waits for one.
+    pub(crate) fn listing_ended(&self, failure: Option<String>) {
+        let mut slot = self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = failure
+            .map(|reason| ListingFailure { since: slot.as_ref().map_or_else(Instant::now, |f| f.since), reason });
+        drop(slot);
+        self.listed_once.store(true, Ordering::Release);
+        self.listings.send_modify(|n| *n += 1);
+    }
+}
+
+/// Which failures of a request speak against the backend's health.
+fn passive_failure(error: &Error) -> Option<Failure> {
+    if matches!(error, Error::BackendConnect { .. } | Error::BackendClosed { .. }) {
+        return Some(Failure::Connect);
+    }
+    let too_slow = matches!(error, Error::BackendTimeout { phase: Phase::Connect | Phase::FirstByte, .. });
+    too_slow.then_some(Failure::Timeout)
+}
+
+/// A place among the requests under way to a backend, until dropped.
+pub(crate) struct Slot {
+    backend: Arc<Backend>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.backend.inflight.fetch_sub(1, Ordering::Relaxed);
+        self.backend.metrics.inflight.dec();
+    }
+}

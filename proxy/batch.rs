@@ -1,0 +1,121 @@
+//! A JSON-RPC batch (2025-03-26 only): each message as if it had come alone, one after the other, the answers on one event
+//! stream.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+
+use crate::backend::sse;
+use crate::dispatch::{self, Request};
+use crate::error::{Error, Kind};
+use crate::gateway::Gateway;
+use crate::record::Record;
+use crate::reply::{Body, Next, Reply, Source};
+
+/// What is left of a batch.
+pub(crate) struct Batch {
+    gateway: Arc<Gateway>,
+    request: Arc<Request>,
+    messages: VecDeque<Bytes>,
+    asking: Option<BoxFuture<'static, Reply>>,
+    current: Option<Current>,
+}
+
+/// An answer that streams.
+struct Current {
+    source: Box<Source>,
+    record: Option<Record>,
+    /// Whether its bytes are JSON that has to be made an event.
+    wrap: bool,
+    begun: bool,
+}
+
+impl Batch {
+    pub(crate) fn new(gateway: &Arc<Gateway>, request: &Arc<Request>, messages: Vec<Bytes>) -> Self {
+        Self {
+            gateway: Arc::clone(gateway),
+            request: Arc::clone(request),
+            messages: messages.into(),
+            asking: None,
+            current: None,
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> Next {
+        loop {
+            if let Some(current) = &mut self.current {
+                match current.next().await {
+                    Next::End(_) => self.current = None,
+                    next @ (Next::Broken(_) | Next::Chunk(_)) => return next,
+                }
+            }
+            let asking = match &mut self.asking {
+                Some(asking) => asking,
+                None => {
+                    let Some(message) = self.messages.pop_front() else { return Next::End(Kind::Ok) };
+                    let (gateway, request) = (Arc::clone(&self.gateway), Arc::clone(&self.request));
+                    self.asking.insert(Box::pin(async move { dispatch::message(&gateway, &request, message).await }))
+                }
+            };
+            let reply = poll_fn(|cx| asking.as_mut().poll(cx)).await;
+            self.asking = None;
+            match reply.body {
+                Body::Whole(pieces) if pieces.is_empty() => {}
+                Body::Whole(pieces) => return Next::Chunk(sse::event(&pieces.concat())),
+                Body::Stream(source) => {
+                    let wrap = !source.is_event_stream();
+                    self.current = Some(Current { source, record: reply.record, wrap, begun: false });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn takes_comments(&self) -> bool {
+        self.current.as_ref().is_none_or(|current| !current.wrap && current.source.takes_comments())
+    }
+
+    pub(crate) fn cut(&mut self, error: &Error) -> Option<Bytes> {
+        self.messages.clear();
+        match &mut self.current {
+            Some(current) => current.source.cut(error),
+            None => Some(Bytes::new()),
+        }
+    }
+}
+
+impl Current {
+    async fn next(&mut self) -> Next {
+        match self.source.next().await {
+            Next::Chunk(chunk) if self.wrap => Next::Chunk(self.wrap_chunk(&chunk)),
+            Next::End(kind) => {
+                if let Some(record) = self.record.take() {
+                    record.end(kind);
+                }
+                if std::mem::take(&mut self.begun) {
+                    return Next::Chunk(Bytes::from_static(b"\n\n"));
+                }
+                Next::End(kind)
+            }
+            next @ (Next::Broken(_) | Next::Chunk(_)) => next,
+        }
+    }
+
+    /// JSON has line breaks between its tokens only, and a line break of an event's data is another `data:` line.
+    fn wrap_chunk(&mut self, chunk: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(chunk.len() + 16);
+        if !std::mem::replace(&mut self.begun, true) {
+            out.extend_from_slice(b"data: ");
+        }
+        for &byte in chunk {
+            match byte {
+                b'\n' => out.extend_from_slice(b"\ndata: "),
+                b'\r' => out.extend_from_slice(b" "),
+                _ => out.extend_from_slice(&[byte]),
+            }
+        }
+        out.freeze()
+    }
+}

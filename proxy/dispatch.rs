@@ -1,0 +1,260 @@
+//! From a request to a reply: era, session, method, verb. Knows nothing of HTTP connections.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Method as HttpMethod;
+use http::{HeaderValue, StatusCode};
+
+use crate::batch::Batch;
+use crate::era::{self, Era, McpHeaders};
+use crate::error::{Error, INVALID_REQUEST, Kind};
+use crate::gateway::{self, Gateway};
+use crate::jsonrpc::{self, Id, Message, OwnedId, Params};
+use crate::method::{self, Verb};
+use crate::metrics::EraLabel;
+use crate::news::News;
+use crate::record::Record;
+use crate::reply::{Body, Reply, Source};
+use crate::session::{ANYONE, MAX_STREAMS, Session};
+use crate::snapshot::Snapshot;
+
+/// What the edge made of an HTTP request.
+pub(crate) struct Request {
+    pub(crate) verb: HttpMethod,
+    pub(crate) headers: McpHeaders,
+    /// The client's address, as trusted proxies tell it.
+    pub(crate) client: IpAddr,
+    pub(crate) request_id: Arc<str>,
+    pub(crate) started: Instant,
+}
+
+/// One message on its way to a reply.
+pub(crate) struct Exchange<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) snapshot: &'a Arc<Snapshot>,
+    pub(crate) request: &'a Request,
+    pub(crate) body: &'a Bytes,
+    id: Option<Id<'a>>,
+    pub(crate) params: &'a Params<'a>,
+    session: Option<Arc<Session>>,
+    pub(crate) record: &'a mut Record,
+    /// How it ended, where the reply does not tell.
+    pub(crate) ended_as: Option<Kind>,
+}
+
+impl<'a> Exchange<'a> {
+    /// The session it belongs to.
+    pub(crate) fn session(&self) -> Result<&Arc<Session>, Error> {
+        self.session.as_ref().ok_or(Error::SessionMissing)
+    }
+
+    /// The id of the request.
+    pub(crate) fn id(&self) -> Result<Id<'a>, Error> {
+        self.id.ok_or_else(|| Error::Malformed {
+            code: INVALID_REQUEST,
+            reason: "a request needs an `id`".into(),
+            id: None,
+        })
+    }
+
+    /// Its result, as JSON that is not copied.
+    pub(crate) fn result(&self, result: Bytes) -> Result<Reply, Error> {
+        Ok(Reply::result(self.id()?.raw(), result))
+    }
+}
+
+/// Handles a request whose body was read.
+pub(crate) async fn handle(gateway: &Arc<Gateway>, request: Request, body: Bytes) -> Reply {
+    if let Err(error) = era::of_verb(&request.verb, &request.headers) {
+        return refuse(gateway, &request, &error, None);
+    }
+    match request.verb {
+        HttpMethod::GET => listen(gateway, &request),
+        HttpMethod::DELETE => end(gateway, &request),
+        _ if jsonrpc::is_batch(&body) => batch(gateway, request, &body),
+        _ => message(gateway, &request, body).await,
+    }
+}
+
+/// A reply to what is no message, or none of a known method; recorded as such.
+pub(crate) fn refuse(gateway: &Gateway, request: &Request, error: &Error, id: Option<&OwnedId>) -> Reply {
+    let mut record = Record::new(gateway.methods.other(), request.client, &request.request_id, request.started);
+    record.failed(error);
+    let mut reply = Reply::error(error, id);
+    reply.record = Some(record);
+    reply
+}
+
+fn session_of(gateway: &Gateway, request: &Request) -> Result<Arc<Session>, Error> {
+    let token = request.headers.session_id.as_ref().ok_or(Error::SessionMissing)?;
+    gateway.sessions.find(token.to_str().map_err(|_| Error::SessionUnknown)?, ANYONE)
+}
+
+/// GET: the client's own stream.
+fn listen(gateway: &Arc<Gateway>, request: &Request) -> Reply {
+    let opened = session_of(gateway, request)
+        .and_then(|session| session.stream().ok_or(Error::TooManyStreams { max: MAX_STREAMS }));
+    match opened {
+        Ok(guard) => Reply::events(Source::News(News::new(gateway, guard))),
+        Err(error) => refuse(gateway, request, &error, None),
+    }
+}
+
+/// DELETE: the session is over, here and at every backend.
+fn end(gateway: &Arc<Gateway>, request: &Request) -> Reply {
+    match session_of(gateway, request) {
+        Ok(session) => {
+            tokio::spawn(gateway::close(gateway.sessions.end(&session)));
+            Reply::status(StatusCode::NO_CONTENT)
+        }
+        Err(error) => refuse(gateway, request, &error, None),
+    }
+}
+
+/// POST of an array: legal in one protocol version, and only within a session of it.
+fn batch(gateway: &Arc<Gateway>, request: Request, body: &Bytes) -> Reply {
+    let invalid = |reason: &'static str| Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: None };
+    let session = match session_of(gateway, &request) {
+        Ok(session) => session,
+        Err(error) => return refuse(gateway, &request, &error, None),
+    };
+    if !session.version.has_batches() {
+        let error = invalid("a batch is not allowed in this protocol version; send one message per request");
+        return refuse(gateway, &request, &error, None);
+    }
+    let messages = match jsonrpc::parse_batch(body) {
+        Ok(messages) => messages,
+        Err(malformed) => return refuse(gateway, &request, &malformed.into(), None),
+    };
+    let is_request = |message: &Message<'_>| matches!(message, Message::Request(_));
+    let is_initialize = |message: &Message<'_>| matches!(message, Message::Request(r) if r.method == "initialize");
+    if messages.iter().any(is_initialize) {
+        return refuse(gateway, &request, &invalid("`initialize` must not be part of a batch"), None);
+    }
+    let Ok(elements) = jsonrpc::split_batch(body) else {
+        return refuse(gateway, &request, &invalid("the batch cannot be taken apart"), None);
+    };
+    let has_requests = messages.iter().any(is_request);
+    let elements = elements.into_iter().map(|element| body.slice_ref(element.as_bytes())).collect();
+    let mut batch = Batch::new(gateway, &Arc::new(request), elements);
+    if has_requests {
+        return Reply::events(Source::Batch(batch));
+    }
+    tokio::spawn(async move { while let crate::reply::Next::Chunk(_) = batch.next().await {} });
+    Reply::accepted()
+}
+
+impl From<jsonrpc::Malformed> for Error {
+    fn from(malformed: jsonrpc::Malformed) -> Self {
+        Self::Malformed { code: malformed.code, reason: malformed.reason, id: malformed.id }
+    }
+}
+
+/// POST of one message.
+pub(crate) async fn message(gateway: &Arc<Gateway>, request: &Request, body: Bytes) -> Reply {
+    let parsed = match jsonrpc::parse(&body) {
+        Ok(parsed) => parsed,
+        Err(malformed) => return refuse(gateway, request, &malformed.into(), None),
+    };
+    let (name, id, params) = match &parsed {
+        Message::Request(r) => (&*r.method, Some(r.id), Some(&r.params)),
+        Message::Notification(n) => (&*n.method, None, Some(&n.params)),
+        Message::Response(_) => ("", None, None),
+    };
+    let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);
+    let answered = match era::of_message(&parsed, &request.headers) {
+        Ok(Era::Legacy) => legacy(gateway, request, &body, Parsed { name, id, params }, &mut record).await,
+        // The ladder lets no modern version pass yet.
+        Ok(Era::Modern) => Err(Error::MethodNotFound { method: name.to_owned() }),
+        Err(error) => {
+            record.era = EraLabel::Modern;
+            Err(error)
+        }
+    };
+    let (mut reply, kind) = answered.unwrap_or_else(|error| {
+        record.failed(&error);
+        (Reply::error(&error, id.map(Id::owned).as_ref()), error.kind())
+    });
+    if let Body::Whole(_) = reply.body {
+        record.noted(kind);
+    }
+    reply.record = Some(record);
+    reply
+}
+
+/// What was read of a message.
+struct Parsed<'a> {
+    name: &'a str,
+    id: Option<Id<'a>>,
+    params: Option<&'a Params<'a>>,
+}
+
+/// A legacy message: session, method, verb.
+async fn legacy(
+    gateway: &Arc<Gateway>,
+    request: &Request,
+    body: &Bytes,
+    parsed: Parsed<'_>,
+    record: &mut Record,
+) -> Result<(Reply, Kind), Error> {
+    let Parsed { name, id, params } = parsed;
+    let method = method::find(name);
+    let session = match method {
+        Some(method) if !method.in_session => None,
+        _ => Some(session_of(gateway, request)?),
+    };
+    record.session = session.as_ref().map(|session| session.id());
+    // A response answers a question of ours; none is ever asked, so it is taken and dropped.
+    let Some(params) = params else { return Ok((Reply::accepted(), Kind::Ok)) };
+    let is_notification = name.starts_with("notifications/");
+    let Some(method) = method.filter(|_| is_notification != id.is_some()) else {
+        return match id {
+            // A notification that nobody knows is nobody's business (JSON-RPC 2.0, section 4.1).
+            None => Ok((Reply::accepted(), Kind::Ok)),
+            Some(_) => Err(Error::MethodNotFound { method: name.chars().take(128).collect() }),
+        };
+    };
+    let snapshot = gateway.snapshot();
+    if !method.in_session {
+        snapshot.settle().await;
+    }
+    let mut exchange =
+        Exchange { gateway, snapshot: &snapshot, request, body, id, params, session, record, ended_as: None };
+    let reply = match method.verb {
+        Verb::Answer(answer) => answer(&mut exchange),
+        Verb::Broadcast(run) | Verb::Merge(run) | Verb::Route(run) => run(&mut exchange).await,
+    }?;
+    Ok((reply, exchange.ended_as.unwrap_or(Kind::Ok)))
+}
+
+/// The id a request is told by in logs and towards backends: the client's own if it is presentable, a random one otherwise.
+pub(crate) fn request_id(given: Option<&HeaderValue>) -> Arc<str> {
+    const MAX: usize = 128;
+    let presentable = |id: &&str| {
+        (1..=MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
+    };
+    match given.and_then(|value| value.to_str().ok()).filter(presentable) {
+        Some(id) => id.into(),
+        None => random_id(),
+    }
+}
+
+fn random_id() -> Arc<str> {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    // Unique, not secret: a keyed hash of a counter does, and costs no system call.
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let half = |salt: u8| {
+        let mut hasher = SEED.build_hasher();
+        hasher.write_u64(count);
+        hasher.write_u8(salt);
+        hasher.finish()
+    };
+    format!("{:016x}{:016x}", half(0), half(1)).into()
+}

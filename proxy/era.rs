@@ -1,0 +1,327 @@
+//! Which era a message belongs to, and the ladder that finds out.
+//!
+//! *Legacy* is 2024-11-05 to 2025-11-25: `initialize`, sessions, GET streams. *Modern* is 2026-07-28 on: stateless, every
+//! request says in `params._meta` what it is. The body decides, the header is checked against it, so that nobody between
+//! client and gateway who reads only headers can be told something else than the gateway.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, Method};
+
+use crate::error::{Error, INVALID_PARAMS, INVALID_REQUEST};
+use crate::jsonrpc::{Id, Message, Params};
+
+/// A legacy protocol version, oldest first.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Version {
+    V2024_11_05,
+    V2025_03_26,
+    V2025_06_18,
+    V2025_11_25,
+}
+
+impl Version {
+    /// What a client gets that asks for a version nobody knows.
+    pub(crate) const LATEST: Self = Self::V2025_11_25;
+
+    /// As it is written on the wire.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::V2024_11_05 => "2024-11-05",
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+        }
+    }
+
+    /// From the wire.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        [Self::V2024_11_05, Self::V2025_03_26, Self::V2025_06_18, Self::V2025_11_25]
+            .into_iter()
+            .find(|version| version.as_str() == text)
+    }
+
+    /// Whether a body may hold several messages: in this one version only.
+    pub(crate) fn has_batches(self) -> bool {
+        self == Self::V2025_03_26
+    }
+}
+
+/// Every version that clients are served in, as `-32022` lists them.
+pub(crate) const SUPPORTED: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// The modern versions among [`SUPPORTED`]: none yet.
+const MODERN: &[&str] = &[];
+
+/// Whether a version is of the modern era, known to us or not: versions are dates, and the first modern one is known.
+fn is_modern(version: &str) -> bool {
+    Version::read(version).is_none() && version >= "2026-07-28"
+}
+
+/// The era of one message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Era {
+    Legacy,
+    Modern,
+}
+
+/// The headers of a request that MCP gives a meaning to, at most one of each: `None` where a header came twice.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct McpHeaders {
+    pub(crate) session_id: Option<HeaderValue>,
+    pub(crate) protocol_version: Option<HeaderValue>,
+    pub(crate) method: Option<HeaderValue>,
+    pub(crate) name: Option<HeaderValue>,
+    /// The first header that came more than once. Readers of the first and of the last copy would disagree.
+    pub(crate) repeated: Option<&'static str>,
+}
+
+impl McpHeaders {
+    /// Picks them out.
+    pub(crate) fn read(headers: &http::HeaderMap) -> Self {
+        let mut repeated = None;
+        let mut one = |name: &'static str| {
+            let mut values = headers.get_all(name).iter();
+            let first = values.next();
+            if values.next().is_some() {
+                repeated = repeated.or(Some(name));
+            }
+            first.cloned()
+        };
+        Self {
+            session_id: one("mcp-session-id"),
+            protocol_version: one("mcp-protocol-version"),
+            method: one("mcp-method"),
+            name: one("mcp-name"),
+            repeated,
+        }
+    }
+
+    fn version(&self) -> Option<Cow<'_, str>> {
+        self.protocol_version.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()))
+    }
+}
+
+/// The first step of the ladder: what the verb and the headers alone say.
+///
+/// # Errors
+/// A modern client has no business with GET and DELETE.
+pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> {
+    if let Some(header) = headers.repeated {
+        return Err(Error::HeaderMismatch { header, problem: "came more than once".into() });
+    }
+    match headers.version() {
+        Some(version) if verb != Method::POST && is_modern(&version) => {
+            Err(Error::MethodNotAllowed { verb: verb.to_string(), allow: "POST" })
+        }
+        Some(version) if verb != Method::POST => known_or_refused(&version).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The rest of the ladder, for a body that holds one message.
+///
+/// # Errors
+/// A message that belongs to neither era, or contradicts its headers, or is of a version that is not served.
+pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<Era, Error> {
+    let header = headers.version();
+    let (method, params, id) = match message {
+        Message::Request(request) => (&request.method, &request.params, Some(request.id)),
+        Message::Notification(notification) => (&notification.method, &notification.params, None),
+        Message::Response(response) => {
+            return match header {
+                Some(version) if is_modern(&version) => Err(Error::Malformed {
+                    code: INVALID_REQUEST,
+                    reason: "a response cannot be posted in this protocol version".into(),
+                    id: response.id.map(Id::owned),
+                }),
+                Some(version) => known_or_refused(&version),
+                None => Ok(Era::Legacy),
+            };
+        }
+    };
+    let Some(claimed) = params.meta.as_ref().and_then(|meta| meta.protocol_version()) else {
+        return match header {
+            // `initialize` negotiates: whatever version the header names, the answer names ours.
+            Some(version) if method == "initialize" && !is_modern(&version) => Ok(Era::Legacy),
+            Some(version) if Version::read(&version).is_none() && is_modern(&version) => Err(Error::Malformed {
+                code: INVALID_PARAMS,
+                reason: "`params._meta` lacks `io.modelcontextprotocol/protocolVersion`, which the header \
+                         `MCP-Protocol-Version` announces"
+                    .into(),
+                id: id.map(Id::owned),
+            }),
+            Some(version) => known_or_refused(&version),
+            None => Ok(Era::Legacy),
+        };
+    };
+    modern(&claimed, header.as_deref(), MODERN)?;
+    routing_headers(method, params, headers)?;
+    Ok(Era::Modern)
+}
+
+fn known_or_refused(version: &str) -> Result<Era, Error> {
+    match Version::read(version) {
+        Some(_) => Ok(Era::Legacy),
+        None => Err(Error::UnsupportedVersion { requested: version.to_owned(), supported: SUPPORTED }),
+    }
+}
+
+/// A modern message says its version twice, and it has to be one that is served.
+fn modern(claimed: &str, header: Option<&str>, served: &[&str]) -> Result<(), Error> {
+    const HEADER: &str = "MCP-Protocol-Version";
+    match header {
+        None => Err(Error::HeaderMismatch { header: HEADER, problem: "is missing".into() }),
+        Some(header) if header != claimed => {
+            Err(Error::HeaderMismatch { header: HEADER, problem: "differs from `params._meta`".into() })
+        }
+        Some(_) if !served.contains(&claimed) => {
+            Err(Error::UnsupportedVersion { requested: claimed.to_owned(), supported: SUPPORTED })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// `Mcp-Method` and `Mcp-Name` repeat what the body says, for intermediaries that route by header.
+fn routing_headers(method: &str, params: &Params<'_>, headers: &McpHeaders) -> Result<(), Error> {
+    check("Mcp-Method", headers.method.as_ref(), method)?;
+    let named = match method {
+        "tools/call" | "prompts/get" => params.name(),
+        "resources/read" => params.uri(),
+        "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id(),
+        _ => return Ok(()),
+    };
+    named.map_or(Ok(()), |named| check("Mcp-Name", headers.name.as_ref(), &named))
+}
+
+fn check(header: &'static str, value: Option<&HeaderValue>, body: &str) -> Result<(), Error> {
+    let Some(value) = value else {
+        return Err(Error::HeaderMismatch { header, problem: "is missing".into() });
+    };
+    match header_text(value) {
+        None => Err(Error::HeaderMismatch { header, problem: "is not readable".into() }),
+        Some(text) if text != body => Err(Error::HeaderMismatch { header, problem: "differs from the body".into() }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A header value as the text it stands for: `=?base64?…?=` wraps what a header cannot carry (2026-07-28, SEP-2243).
+fn header_text(value: &HeaderValue) -> Option<Cow<'_, str>> {
+    use base64::Engine as _;
+    let text = std::str::from_utf8(value.as_bytes()).ok()?.trim_matches([' ', '\t']);
+    let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
+        return Some(text.into());
+    };
+    let bytes = base64::engine::general_purpose::STANDARD.decode(wrapped).ok()?;
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> McpHeaders {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        McpHeaders::read(&map)
+    }
+
+    fn classify(body: &str, pairs: &[(&'static str, &'static str)]) -> Result<Era, Error> {
+        of_message(&jsonrpc::parse(body.as_bytes()).unwrap(), &headers(pairs))
+    }
+
+    const MODERN_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+
+    #[test]
+    fn a_message_without_a_version_is_legacy() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        assert_eq!(classify(body, &[]).unwrap(), Era::Legacy);
+        assert_eq!(classify(body, &[("mcp-protocol-version", "2025-06-18")]).unwrap(), Era::Legacy);
+    }
+
+    #[test]
+    fn an_unknown_version_in_the_header_is_refused_with_the_versions_served() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let error = classify(body, &[("mcp-protocol-version", "1999-01-01")]).unwrap_err();
+        assert_eq!(error.object().code, -32022);
+        assert_eq!(error.status(), 400);
+    }
+
+    #[test]
+    fn a_modern_header_without_the_envelope_names_the_missing_key() {
+        let body = r#"{"jsonrpc":"2.0","id":"x","method":"tools/list"}"#;
+        let error = classify(body, &[("mcp-protocol-version", "2026-07-28")]).unwrap_err();
+        let Error::Malformed { code, reason, id } = error else { panic!("{error:?}") };
+        assert_eq!((code, id.unwrap().raw()), (INVALID_PARAMS, "\"x\""));
+        assert!(reason.contains("io.modelcontextprotocol/protocolVersion"), "{reason}");
+    }
+
+    #[test]
+    fn a_modern_message_is_answered_with_the_versions_served() {
+        let error = classify(MODERN_LIST, &[("mcp-protocol-version", "2026-07-28")]).unwrap_err();
+        let object = error.object();
+        assert_eq!((error.status().as_u16(), object.code), (400, -32022));
+        assert_eq!(object.data.unwrap()["supported"], serde_json::json!(SUPPORTED));
+    }
+
+    #[test]
+    fn a_modern_message_must_say_its_version_in_the_header_too() {
+        let missing = classify(MODERN_LIST, &[]).unwrap_err();
+        let different = classify(MODERN_LIST, &[("mcp-protocol-version", "2025-11-25")]).unwrap_err();
+        assert_eq!((missing.object().code, different.object().code), (-32020, -32020));
+    }
+
+    #[test]
+    fn a_modern_initialize_is_modern() {
+        let body = MODERN_LIST.replace("tools/list", "initialize");
+        assert!(matches!(
+            classify(&body, &[("mcp-protocol-version", "2026-07-28")]),
+            Err(Error::UnsupportedVersion { .. })
+        ));
+    }
+
+    #[test]
+    fn a_posted_response_is_legacy_only() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        assert_eq!(classify(body, &[]).unwrap(), Era::Legacy);
+        assert!(classify(body, &[("mcp-protocol-version", "2026-07-28")]).is_err());
+    }
+
+    #[test]
+    fn get_and_delete_are_not_for_modern_clients() {
+        let modern = headers(&[("mcp-protocol-version", "2026-07-28")]);
+        assert!(matches!(of_verb(&Method::GET, &modern), Err(Error::MethodNotAllowed { allow: "POST", .. })));
+        assert!(of_verb(&Method::GET, &headers(&[])).is_ok());
+        assert!(of_verb(&Method::DELETE, &headers(&[("mcp-protocol-version", "2025-06-18")])).is_ok());
+    }
+
+    #[test]
+    fn a_repeated_header_is_refused() {
+        let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
+        assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::HeaderMismatch { header: "mcp-session-id", .. })));
+    }
+
+    #[test]
+    fn routing_headers_must_repeat_the_body() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"caf\u00e9"}}"#;
+        let Message::Request(request) = jsonrpc::parse(body.as_bytes()).unwrap() else { panic!() };
+        let judge =
+            |pairs: &[(&'static str, &'static str)]| routing_headers(&request.method, &request.params, &headers(pairs));
+
+        assert!(judge(&[("mcp-method", "tools/call"), ("mcp-name", "=?base64?Y2Fmw6k=?=")]).is_ok());
+        assert!(judge(&[("mcp-method", " tools/call "), ("mcp-name", "=?base64?Y2Fmw6k=?=")]).is_ok());
+        assert!(judge(&[("mcp-method", "TOOLS/CALL"), ("mcp-name", "=?base64?Y2Fmw6k=?=")]).is_err());
+        assert!(judge(&[("mcp-method", "tools/call"), ("mcp-name", "=?base64?%%%?=")]).is_err());
+        assert!(judge(&[("mcp-method", "tools/call"), ("mcp-name", "cafe")]).is_err());
+        assert!(judge(&[("mcp-method", "tools/call")]).is_err());
+        assert!(judge(&[]).is_err());
+    }
+
+    #[test]
+    fn a_version_that_is_served_passes() {
+        assert!(modern("2026-07-28", Some("2026-07-28"), &["2026-07-28"]).is_ok());
+    }
+}

@@ -1,0 +1,334 @@
+//! What can go wrong with a request, and its four translations: kind, side, status, object.
+//!
+//! A backend's own JSON-RPC error is not here: to a proxy that is an answer. Only the edge (`server.rs`) turns an
+//! [`Error`] into bytes. Nothing shown to a client carries an address, a header or a backend's text.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::json;
+use toolgate_config::BackendName;
+
+use crate::jsonrpc::{ErrorObject, OwnedId};
+
+/// Which part of an exchange with a backend took too long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    Connect,
+    FirstByte,
+    Idle,
+}
+
+impl Phase {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connecting",
+            Self::FirstByte => "its first byte",
+            Self::Idle => "its next byte",
+        }
+    }
+}
+
+/// Why a request got no answer from a backend, or was never sent to one.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("backend `{backend}` has {cap} requests under way, its `max_inflight`; try again shortly")]
+    BackendBusy { backend: BackendName, cap: u32 },
+    #[error("backend `{backend}` closed the connection before it answered; whether it acted is unknown")]
+    BackendClosed { backend: BackendName },
+    #[error("backend `{backend}` cannot be reached")]
+    BackendConnect { backend: BackendName },
+    #[error("backend `{backend}` refused the gateway's credentials (HTTP {status})")]
+    BackendCredentials { backend: BackendName, status: u16 },
+    #[error("backend `{backend}` broke the protocol: {what}")]
+    BackendProtocol { backend: BackendName, what: Cow<'static, str> },
+    #[error("backend `{backend}` refused the request (HTTP {status})")]
+    BackendStatus { backend: BackendName, status: u16 },
+    #[error("backend `{backend}` took longer than {}s over {}", after.as_secs_f64(), phase.as_str())]
+    BackendTimeout { backend: BackendName, phase: Phase, after: Duration },
+    #[error("backend `{backend}` has been unavailable for {}s; other backends' tools work", down_for.as_secs())]
+    BackendUnavailable { backend: BackendName, down_for: Duration },
+    #[error("the request body did not arrive within {}s", deadline.as_secs_f64())]
+    BodyTimeout { deadline: Duration },
+    #[error("the request body is larger than {cap} bytes")]
+    BodyTooLarge { cap: u64 },
+    #[error("the client left before the answer was complete")]
+    ClientClosed,
+    #[error("the gateway is shutting down")]
+    Draining,
+    #[error("header `{header}` {problem}")]
+    HeaderMismatch { header: &'static str, problem: Cow<'static, str> },
+    #[error("{problem}")]
+    HttpMalformed { problem: &'static str, too_large: bool },
+    #[error("host `{host}` is not served here")]
+    HostForbidden { host: String },
+    #[error("{what}")]
+    InvalidParams { what: Cow<'static, str> },
+    #[error("limit `{limit}` reached: {rule}; retry in {}s", retry_after.as_secs_f64().ceil())]
+    Limited { limit: String, rule: String, retry_after: Duration, in_band: bool },
+    #[error("{reason}")]
+    Malformed { code: i64, reason: Cow<'static, str>, id: Option<OwnedId> },
+    #[error("{verb} is not allowed here")]
+    MethodNotAllowed { verb: String, allow: &'static str },
+    #[error("Method not found: {method}")]
+    MethodNotFound { method: String },
+    #[error("`Accept` must allow {needed}")]
+    NotAcceptable { needed: &'static str },
+    #[error("nothing is served at this path; MCP is at `{mcp}`")]
+    NotFound { mcp: String },
+    #[error("origin `{origin}` is not allowed")]
+    OriginForbidden { origin: String },
+    #[error("the request head did not arrive in time")]
+    RequestTimeout,
+    #[error("header `Mcp-Session-Id` is required; send `initialize` first")]
+    SessionMissing,
+    #[error("no such session; send `initialize` without `Mcp-Session-Id` to start a new one")]
+    SessionUnknown,
+    #[error("the gateway holds as many sessions as `sessions.max` allows ({max})")]
+    SessionsFull { max: u32 },
+    #[error("a session may have {max} event streams open; close one first")]
+    TooManyStreams { max: usize },
+    #[error("Unknown tool: {name}")]
+    UnknownTool { name: String },
+    #[error("`Content-Type` must be application/json")]
+    UnsupportedMediaType,
+    #[error("Unsupported protocol version")]
+    UnsupportedVersion { requested: String, supported: &'static [&'static str] },
+}
+
+/// Whose doing an error is: decides the log level, and who is blamed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    Downstream,
+    Internal,
+    Upstream,
+}
+
+/// The closed set of outcomes a request can have: metric label and log field.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Kind {
+    /// Answered with a result.
+    Ok,
+    /// A tool's own failure: a result with `isError: true`.
+    ToolError,
+    /// A JSON-RPC error, the backend's or ours about the message.
+    RpcError,
+    /// Refused by a limit.
+    Limited,
+    /// A request that breaks HTTP's or MCP's rules.
+    Invalid,
+    /// Refused because of where it came from or goes to.
+    Denied,
+    /// A backend that is down, unreachable or too busy: nothing was sent.
+    Unavailable,
+    /// A backend that failed while answering.
+    UpstreamError,
+    /// A backend that was too slow.
+    Timeout,
+    /// A client that left.
+    ClientClosed,
+    /// Ours.
+    Internal,
+}
+
+impl Kind {
+    /// Every kind, in declaration order.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::ToolError,
+        Self::RpcError,
+        Self::Limited,
+        Self::Invalid,
+        Self::Denied,
+        Self::Unavailable,
+        Self::UpstreamError,
+        Self::Timeout,
+        Self::ClientClosed,
+        Self::Internal,
+    ];
+
+    /// The label value.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ToolError => "tool_error",
+            Self::RpcError => "rpc_error",
+            Self::Limited => "limited",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::Unavailable => "unavailable",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::ClientClosed => "client_closed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// Codes of ours are the HTTP status that says the same: JSON-RPC leaves everything outside −32768…−32000 free.
+const fn own_code(status: StatusCode) -> i64 {
+    status.as_u16() as i64
+}
+
+/// `-32020`, HeaderMismatch (2026-07-28).
+pub(crate) const HEADER_MISMATCH: i64 = -32020;
+/// `-32022`, UnsupportedProtocolVersion (2026-07-28).
+pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
+/// `-32600`, Invalid Request (JSON-RPC 2.0).
+pub(crate) const INVALID_REQUEST: i64 = -32600;
+/// `-32601`, Method not found (JSON-RPC 2.0).
+pub(crate) const METHOD_NOT_FOUND: i64 = -32601;
+/// `-32602`, Invalid params (JSON-RPC 2.0); an unknown tool too (MCP).
+pub(crate) const INVALID_PARAMS: i64 = -32602;
+
+impl Error {
+    /// What to count it as.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::BackendBusy { .. } | Self::BackendConnect { .. } | Self::BackendUnavailable { .. } => {
+                Kind::Unavailable
+            }
+            Self::BackendClosed { .. }
+            | Self::BackendCredentials { .. }
+            | Self::BackendProtocol { .. }
+            | Self::BackendStatus { .. } => Kind::UpstreamError,
+            Self::BackendTimeout { .. } => Kind::Timeout,
+            Self::BodyTimeout { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::HeaderMismatch { .. }
+            | Self::HttpMalformed { .. }
+            | Self::Malformed { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
+            | Self::NotFound { .. }
+            | Self::RequestTimeout
+            | Self::SessionMissing
+            | Self::SessionUnknown
+            | Self::UnsupportedMediaType
+            | Self::UnsupportedVersion { .. } => Kind::Invalid,
+            Self::ClientClosed => Kind::ClientClosed,
+            Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
+            Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
+            Self::InvalidParams { .. } | Self::MethodNotFound { .. } | Self::UnknownTool { .. } => Kind::RpcError,
+            Self::Limited { .. } | Self::TooManyStreams { .. } => Kind::Limited,
+        }
+    }
+
+    /// Whose doing it is.
+    pub(crate) fn side(&self) -> Side {
+        match self.kind() {
+            Kind::Unavailable | Kind::UpstreamError | Kind::Timeout => Side::Upstream,
+            Kind::Internal => Side::Internal,
+            Kind::Ok
+            | Kind::ToolError
+            | Kind::RpcError
+            | Kind::Limited
+            | Kind::Invalid
+            | Kind::Denied
+            | Kind::ClientClosed => Side::Downstream,
+        }
+    }
+
+    /// The HTTP status. What a handler of a well-formed legacy request says stays in-band, on 200: several SDKs drop the
+    /// body of anything else, and one tears its whole session down.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::BackendBusy { .. }
+            | Self::BackendClosed { .. }
+            | Self::BackendConnect { .. }
+            | Self::BackendCredentials { .. }
+            | Self::BackendProtocol { .. }
+            | Self::BackendStatus { .. }
+            | Self::BackendTimeout { .. }
+            | Self::BackendUnavailable { .. }
+            | Self::InvalidParams { .. }
+            | Self::MethodNotFound { .. }
+            | Self::UnknownTool { .. } => StatusCode::OK,
+            Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::Draining | Self::SessionsFull { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::HeaderMismatch { .. }
+            | Self::Malformed { .. }
+            | Self::SessionMissing
+            | Self::UnsupportedVersion { .. } => StatusCode::BAD_REQUEST,
+            Self::HostForbidden { .. } | Self::OriginForbidden { .. } => StatusCode::FORBIDDEN,
+            Self::HttpMalformed { too_large: false, .. } => StatusCode::BAD_REQUEST,
+            Self::HttpMalformed { too_large: true, .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Limited { in_band: true, .. } => StatusCode::OK,
+            Self::Limited { in_band: false, .. } | Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::NotFound { .. } | Self::SessionUnknown => StatusCode::NOT_FOUND,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        }
+    }
+
+    /// When it is worth trying again, where that can be told.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        if let Self::Limited { retry_after, .. } = self {
+            return Some(*retry_after);
+        }
+        matches!(self, Self::Draining | Self::SessionsFull { .. }).then_some(Duration::from_secs(1))
+    }
+
+    /// The JSON-RPC error object.
+    pub(crate) fn object(&self) -> ErrorObject {
+        let (code, data) = match self {
+            Self::BackendBusy { backend, .. } => {
+                (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
+            }
+            Self::BackendConnect { backend } | Self::BackendUnavailable { backend, .. } => {
+                (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
+            }
+            Self::BackendClosed { backend } | Self::BackendProtocol { backend, .. } => {
+                (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str() })))
+            }
+            Self::BackendCredentials { backend, status } | Self::BackendStatus { backend, status } => {
+                (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str(), "status": status })))
+            }
+            Self::BackendTimeout { backend, .. } => {
+                (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
+            }
+            Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
+            Self::InvalidParams { .. } | Self::UnknownTool { .. } => (INVALID_PARAMS, None),
+            Self::Limited { limit, retry_after, .. } => (
+                own_code(StatusCode::TOO_MANY_REQUESTS),
+                Some(json!({ "limit": limit, "retryAfterMs": retry_after_ms(*retry_after) })),
+            ),
+            Self::Malformed { code, .. } => (*code, None),
+            Self::MethodNotFound { .. } => (METHOD_NOT_FOUND, None),
+            Self::UnsupportedVersion { requested, supported } => {
+                (UNSUPPORTED_VERSION, Some(json!({ "supported": supported, "requested": requested })))
+            }
+            Self::BodyTimeout { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::ClientClosed
+            | Self::Draining
+            | Self::HostForbidden { .. }
+            | Self::HttpMalformed { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
+            | Self::NotFound { .. }
+            | Self::OriginForbidden { .. }
+            | Self::RequestTimeout
+            | Self::SessionMissing
+            | Self::SessionUnknown
+            | Self::SessionsFull { .. }
+            | Self::TooManyStreams { .. }
+            | Self::UnsupportedMediaType => (own_code(self.status()), None),
+        };
+        ErrorObject { code, message: self.to_string().into(), data }
+    }
+}
+
+/// Milliseconds until a retry may succeed, rounded up: a client that waits exactly this long must not be early.
+pub(crate) fn retry_after_ms(after: Duration) -> u64 {
+    u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+}
+
+/// `Retry-After` in whole seconds, rounded up, at least 1.
+pub(crate) fn retry_after_secs(after: Duration) -> u64 {
+    retry_after_ms(after).div_ceil(1000)
+}

@@ -1,0 +1,252 @@
+//! What outlives a snapshot: sessions, metrics, connections, the phase of a stop; and the loops beside the request path.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
+use toolgate_config::Config;
+
+use crate::backend::http::Connector;
+use crate::backend::{Backend, BuildError};
+use crate::catalog::Freshness;
+use crate::catalog::refresh;
+use crate::health::{State, probe};
+use crate::metrics::Metrics;
+use crate::reload::Reloader;
+use crate::session::{Leg, Sessions};
+use crate::snapshot::Snapshot;
+
+/// How often what is no longer needed is looked for.
+const SWEEP: Duration = Duration::from_secs(15);
+/// Backend sessions closed at once.
+const CLOSES_AT_ONCE: usize = 32;
+/// How long one sweep, or a stop, waits for backends to end sessions.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Phase {
+    Serving,
+    /// Not ready any more, still serving; connections are closed after their request.
+    LameDuck,
+    /// No new connections; idle ones are closed, calls under way go on.
+    Draining,
+    /// Calls still under way are ended.
+    Cut,
+}
+
+/// The gateway.
+pub(crate) struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) sessions: Sessions,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connector: Connector,
+    /// Counts changes of the merged catalog, from 1.
+    pub(crate) revision: watch::Sender<u64>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) methods: crate::method::Handles,
+    generation: AtomicU64,
+    /// What takes up new configurations; set once, when the gateway is put together.
+    pub(crate) reloader: OnceLock<Arc<Reloader>>,
+}
+
+impl Gateway {
+    /// Builds the first world; starts nothing.
+    ///
+    /// # Errors
+    /// When a backend's TLS files do not fit together.
+    pub(crate) fn build(config: Arc<Config>) -> Result<Arc<Self>, BuildError> {
+        let metrics = Arc::new(Metrics::new());
+        let connector = Connector::new();
+        let snapshot = Snapshot::build(Arc::clone(&config), None, &connector, &metrics)?;
+        Ok(Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            sessions: Sessions::new(&config.sessions),
+            methods: crate::method::Handles::new(&metrics),
+            metrics,
+            connector,
+            revision: watch::Sender::new(1),
+            phase: watch::Sender::new(Phase::Serving),
+            generation: AtomicU64::new(1),
+            reloader: OnceLock::new(),
+        }))
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Counts the configurations that ran, from 1.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Completes when a stop has come as far as `phase`.
+    pub(crate) fn until(&self, phase: Phase) -> impl Future<Output = ()> + use<> {
+        let mut phases = self.phase.subscribe();
+        async move {
+            // The sender lives as long as the gateway; without one there is nothing left to wait for.
+            let _ = phases.wait_for(|now| *now >= phase).await.map(drop);
+        }
+    }
+
+    /// Lists every backend once, outside of any loop, and merges.
+    pub(crate) async fn list_once(&self, deadline: Duration) -> Arc<Snapshot> {
+        let snapshot = self.snapshot();
+        let settings = snapshot.config.catalog;
+        let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings));
+        let _ = timeout(deadline, futures_util::future::join_all(listings)).await;
+        snapshot.remerge();
+        snapshot
+    }
+
+    /// Starts the loops of the first world.
+    pub(crate) fn start(self: &Arc<Self>) {
+        for backend in self.snapshot().added_to(None) {
+            self.tend(backend);
+        }
+        tokio::spawn(sweep(Arc::clone(self)));
+        self.measure();
+    }
+
+    /// Takes up a new world: swap, then retire what is gone and start what is new.
+    pub(crate) fn swap(self: &Arc<Self>, next: Snapshot) {
+        let next = Arc::new(next);
+        let config = Arc::clone(&next.config);
+        let previous = self.snapshot.swap(Arc::clone(&next));
+        self.sessions.reconfigure(&config.sessions);
+        for backend in &next.backends {
+            backend.health.reconfigure(config.health);
+        }
+        for backend in previous.retired_by(&next) {
+            backend.retire();
+            self.forget(&backend, &next);
+        }
+        for backend in next.added_to(Some(&previous)) {
+            self.tend(backend);
+        }
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        // Lists may have come in for the old world since the new one was built.
+        next.remerge();
+        if next.catalog().result != previous.catalog().result {
+            self.announce();
+        }
+        self.measure();
+    }
+
+    /// Makes the catalog anew, and tells clients if it changed.
+    pub(crate) fn remerge(&self) {
+        let snapshot = self.snapshot();
+        if snapshot.remerge() {
+            self.announce();
+        }
+        self.measure();
+    }
+
+    fn announce(&self) {
+        self.revision.send_modify(|revision| *revision += 1);
+    }
+
+    fn tend(self: &Arc<Self>, backend: Arc<Backend>) {
+        tokio::spawn(refresh::run(Arc::clone(self), Arc::clone(&backend)));
+        tokio::spawn(probe::run(Arc::clone(self), backend));
+    }
+
+    /// Whether at least one backend takes calls and the gateway is not going down.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase() == Phase::Serving
+            && self.snapshot().backends.iter().any(|b| matches!(b.health.state(), State::Healthy | State::Degraded))
+    }
+
+    /// Brings the gauges that mirror the catalog and the backends up to date.
+    pub(crate) fn measure(&self) {
+        let (snapshot, metrics) = (self.snapshot(), &self.metrics);
+        let catalog = snapshot.catalog();
+        metrics.catalog_bytes.set(i64::try_from(catalog.result.len()).unwrap_or(i64::MAX));
+        metrics.catalog_revision.set(i64::try_from(*self.revision.borrow()).unwrap_or(i64::MAX));
+        let (mut incomplete, mut collisions) = (0, 0);
+        for part in &catalog.parts {
+            let name = part.backend.as_str();
+            incomplete += i64::from(part.freshness != Freshness::Fresh);
+            let is_collision = |why: &crate::catalog::LeftOut| matches!(why, crate::catalog::LeftOut::Collision { .. });
+            let hidden = part.left_out.iter().filter(|(_, why)| is_collision(why)).count();
+            collisions += hidden;
+            metrics.catalog_tools.with_label_values(&[name]).set(to_gauge(part.shown));
+            metrics.catalog_refused_tools.with_label_values(&[name]).set(to_gauge(part.left_out.len() - hidden));
+        }
+        metrics.catalog_incomplete.set(incomplete);
+        metrics.catalog_collisions.set(to_gauge(collisions));
+        metrics.sessions.set(to_gauge(self.sessions.held()));
+        for backend in &snapshot.backends {
+            let (name, state) = (backend.name().as_str(), backend.health.state());
+            for known in State::ALL {
+                let is_it = i64::from(known == state);
+                metrics.backend_state.with_label_values(&[name, known.as_str()]).set(is_it);
+            }
+            metrics.backend_up.with_label_values(&[name]).set(i64::from(backend.health.allows_calls()));
+            if let Some(listing) = &*backend.listing.load() {
+                metrics.catalog_age_seconds.with_label_values(&[name]).set(listing.fetched.elapsed().as_secs_f64());
+            }
+        }
+        for rule in snapshot.limits.rules() {
+            metrics.limit_keys.with_label_values(&[rule.name()]).set(to_gauge(rule.keys()));
+        }
+    }
+
+    /// Ends the series of a backend whose name is gone.
+    fn forget(&self, backend: &Backend, next: &Snapshot) {
+        if next.backends.iter().any(|b| b.name() == backend.name()) {
+            return;
+        }
+        let (name, metrics) = (backend.name().as_str(), &self.metrics);
+        for gauge in [&metrics.backend_up, &metrics.catalog_tools, &metrics.catalog_refused_tools] {
+            let _ = gauge.remove_label_values(&[name]);
+        }
+        let _ = metrics.catalog_age_seconds.remove_label_values(&[name]);
+        for state in State::ALL {
+            let _ = metrics.backend_state.remove_label_values(&[name, state.as_str()]);
+        }
+        metrics.retain_tools(|of, _| of != name);
+    }
+
+    /// Ends every backend session, for a stop.
+    pub(crate) async fn close_sessions(&self) {
+        close(self.sessions.drain()).await;
+    }
+}
+
+fn to_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Ends backend sessions, some at once, not for long.
+pub(crate) async fn close(legs: Vec<Arc<Leg>>) {
+    let closing = stream::iter(legs).for_each_concurrent(CLOSES_AT_ONCE, |leg| async move { leg.close().await });
+    let _ = timeout(CLOSE_DEADLINE, closing).await;
+}
+
+/// Releases what is no longer needed, until the gateway goes down.
+async fn sweep(gateway: Arc<Gateway>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = gateway.until(Phase::Draining) => return,
+        }
+        close(gateway.sessions.sweep(Instant::now())).await;
+        let snapshot = gateway.snapshot();
+        let sweeping = Arc::clone(&snapshot);
+        // Millions of keys take a while to walk.
+        let _ = tokio::task::spawn_blocking(move || sweeping.limits.sweep()).await;
+        gateway.metrics.retain_tools(|_, tool| snapshot.catalog().route(tool).is_some());
+        gateway.measure();
+    }
+}

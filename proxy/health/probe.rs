@@ -1,0 +1,92 @@
+//! One backend's prober: the handshake and the first page of its tools, as a client would, and the session ended afterwards.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::time::{sleep, timeout};
+
+use super::{Failure, Signal, State};
+use crate::backend::Backend;
+use crate::backend::client::{self, Ask, Hello, Judged, Outcome};
+use crate::error::Error;
+use crate::gateway::Gateway;
+
+/// The largest page that a probe reads.
+const MAX_PAGE: usize = 16 * 1024 * 1024;
+
+/// Runs until the backend is retired.
+pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
+    while !backend.is_retired() {
+        let limit = gateway.snapshot().config.health.timeout;
+        let started = Instant::now();
+        let probed = tokio::select! {
+            probed = timeout(limit, probe(&backend)) => probed,
+            () = backend.until_retired() => return,
+        };
+        let signal = probed.unwrap_or(Signal::ProbeFailed(Failure::Timeout));
+        let (name, result) = (backend.name().as_str(), result(signal));
+        gateway.metrics.probes.with_label_values(&[name, result]).inc();
+        gateway.metrics.probe_seconds.with_label_values(&[name]).observe(started.elapsed().as_secs_f64());
+        let before = backend.health.state();
+        backend.note(backend.health.observe(signal, Instant::now()));
+        if before == State::Unhealthy && backend.health.state() != State::Unhealthy {
+            backend.relist.notify_one();
+        }
+        gateway.measure();
+        let pause = backend.health.next_probe(spread());
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = backend.until_retired() => return,
+        }
+    }
+}
+
+/// Something in 0..1 that differs from probe to probe, so that probes of many gateways do not fall together.
+fn spread() -> f64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let bits = RandomState::new().build_hasher().finish() >> 40;
+    f64::from(u32::try_from(bits).unwrap_or(0)) / f64::from(1_u32 << 24)
+}
+
+fn result(signal: Signal) -> &'static str {
+    match signal {
+        Signal::ProbeOk | Signal::CallOk => "ok",
+        Signal::ProbeCredentials => "credentials",
+        Signal::ProbeFailed(failure) | Signal::CallFailed(failure) => failure.as_str(),
+    }
+}
+
+/// One probe.
+async fn probe(backend: &Arc<Backend>) -> Signal {
+    // In a task of its own: a probe that runs out of time must still end the session that it may have opened.
+    let probing = Arc::clone(backend);
+    let probe = tokio::spawn(async move {
+        let opened = match client::open(&probing, &Hello::gateway(), Judged::No).await {
+            Ok(opened) => opened,
+            Err(error) => return failed(&error),
+        };
+        let ask = Ask { id: 1, method: "tools/list", params: None, cap: MAX_PAGE };
+        let listed = client::request(&probing, &opened, ask, Judged::No).await;
+        let closing = Arc::clone(&probing);
+        tokio::spawn(async move { client::close(&closing, &opened).await });
+        match listed {
+            Ok(Outcome::Result(_)) => Signal::ProbeOk,
+            Ok(Outcome::Error { .. } | Outcome::SessionLost) => Signal::ProbeFailed(Failure::Protocol),
+            Err(error) => failed(&error),
+        }
+    });
+    probe.await.unwrap_or(Signal::ProbeFailed(Failure::Protocol))
+}
+
+fn failed(error: &Error) -> Signal {
+    if matches!(error, Error::BackendCredentials { .. }) {
+        return Signal::ProbeCredentials;
+    }
+    let failure = match () {
+        () if matches!(error, Error::BackendConnect { .. } | Error::BackendClosed { .. }) => Failure::Connect,
+        () if matches!(error, Error::BackendTimeout { .. }) => Failure::Timeout,
+        () if matches!(error, Error::BackendStatus { status: 500.., .. }) => Failure::Status,
+        () => Failure::Protocol,
+    };
+    Signal::ProbeFailed(failure)
+}

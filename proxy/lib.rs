@@ -1,0 +1,103 @@
+//! Toolgate: a reverse proxy that puts many MCP servers behind one URL.
+//!
+//! # Life of a request
+//!
+//! A listener ([`app`](App), TCP or TLS by rustls, HTTP/1.1 or 2) hands a connection to `server`, the downstream edge. It
+//! reads the head, applies MCP's HTTP rules (path, `Host`, `Origin`, verb, types) and reads the body under its cap and its
+//! deadline. `dispatch` takes over: `jsonrpc` borrows an envelope from the body (id, method, and just enough of `params` to
+//! find a name), `era` says which era the message belongs to, `session` finds the client's session, and the method's row in
+//! `method::METHODS` says which of four verbs it is; what has no row ends here.
+//!
+//! ```text
+//!                    ┌ answer     the gateway itself      initialize, ping
+//!  client ── server ─┤ merge      all backends' lists     tools/list
+//!            dispatch│ route      the one that owns it    tools/call
+//!                    └ broadcast  all the session used    logging/setLevel
+//! ```
+//!
+//! A request takes the current `snapshot` once and keeps it to its end, streams included: a reload swaps the world for those
+//! that come after. A routed call finds its backend by looking its tool's public name up, whole, in the `catalog`; gets a place
+//! among the backend's requests under way (a backend that is down refuses here); is admitted by every `limit` that covers it or
+//! by none; and goes out over the client's own session with that backend, opened now if need be, with the backend's own name
+//! for the tool spliced into the body and every other byte as it came. `backend` sends it. `relay` passes the answer on
+//! as it arrives; a backend's own JSON-RPC error passes untouched, for to a proxy it is an answer. When the last byte is out or
+//! the client has left, everything the call held is dropped (its place, its permit, its connection) and one `record` is
+//! counted and logged.
+//!
+//! Beside this path run three loops, and none of them is on it: `health::probe`, `catalog::refresh`, `reload`.
+//!
+//! # Words
+//!
+//! * *downstream*, *upstream*: the client's side, the backend's side
+//! * *backend*: one configured MCP server; *transport*: how bytes reach it
+//! * *era*: legacy (up to 2025-11-25) or modern (2026-07-28 on)
+//! * *session*: an MCP session; a client's is a sealed token, a backend's is opened when first needed
+//! * *leg*: one client session's side of one backend
+//! * *catalog*: the merged public names; *route*: where one goes
+//! * *permit*: an admission, held until dropped
+//! * *probe*: one active check of a backend
+//! * *snapshot*: the immutable world of one request
+//!
+//! # Embedding
+//!
+//! Another program runs the gateway by building it from a configuration, starting it and stopping it:
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let yaml = "
+//! listeners: [{ address: '127.0.0.1:0' }]
+//! admin: { address: '127.0.0.1:0' }
+//! backends: [{ name: files, url: 'http://127.0.0.1:3001/mcp' }]
+//! drain: { delay: 0s }
+//! ";
+//! let config = toolgate_config::parse(Path::new("embedded.yaml"), yaml, &|name| std::env::var(name).ok())?;
+//! let app = toolgate::App::bind(config)?;
+//!
+//! tokio::runtime::Runtime::new()?.block_on(async {
+//!     let gateway = app.start()?;
+//!     println!("MCP at http://{}/mcp", gateway.addresses()[0]);
+//!     // … later, from anywhere: `gateway.reload(other_config).await`
+//!     gateway.stop().await;
+//!     Ok(())
+//! })
+//! # }
+//! ```
+
+// In the order of the request.
+mod app;
+mod server;
+mod dispatch;
+mod jsonrpc;
+mod era;
+mod session;
+mod method;
+mod snapshot;
+mod gateway;
+mod catalog;
+mod limit;
+mod health;
+mod backend;
+mod relay;
+mod scan;
+mod news;
+mod batch;
+mod reply;
+mod error;
+mod record;
+mod metrics;
+
+// Beside it.
+mod admin;
+pub mod cli;
+mod demo;
+mod reload;
+mod seal;
+mod tls;
+
+#[doc(hidden)]
+pub mod fuzzing;
+
+pub use app::{App, Running, StartError};
+pub use reload::Outcome;

@@ -1,0 +1,59 @@
+//! The command line: arguments, logging, signals, exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use toolgate::cli;
+
+/// A reverse proxy that puts many MCP servers behind one URL.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run {
+        /// The configuration
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Run a gateway in front of two small MCP servers inside this binary
+    Demo,
+    /// Say everything that is wrong with a configuration
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Print the merged tools of all backends as a client would see them
+    Tools {
+        /// The configuration
+        #[arg(long, short)]
+        config: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            // Help and version are no problems, and clap prints them to the right place.
+            let _ = problem.print();
+            return ExitCode::from(if problem.use_stderr() { cli::USAGE } else { 0 });
+        }
+    };
+    let outcome = match arguments.command {
+        Command::Run { config } => cli::run(config),
+        Command::Demo => cli::demo(),
+        Command::Check { file } => cli::check(&file),
+        Command::Tools { config } => cli::tools(&config),
+        Command::Schema => cli::schema(),
+    };
+    ExitCode::from(outcome)
+}

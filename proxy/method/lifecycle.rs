@@ -1,0 +1,67 @@
+//! `initialize`, `ping`, `logging/setLevel`: about the session itself.
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue};
+use serde_json::json;
+
+use crate::dispatch::Exchange;
+use crate::era::Version;
+use crate::error::Error;
+use crate::reply::Reply;
+use crate::session::{self, ANYONE};
+
+/// Starts a session. The version is the client's if it is known; backends are negotiated with apart.
+pub(super) fn initialize(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
+    let asked = exchange
+        .params
+        .protocol_version()
+        .ok_or_else(|| Error::InvalidParams { what: "`params.protocolVersion` must be a string".into() })?;
+    let version = Version::read(&asked).unwrap_or(Version::LATEST);
+    let token = exchange.gateway.sessions.start(version, exchange.params, ANYONE)?;
+    let catalog = exchange.snapshot.catalog();
+    // Frozen for the session while the configuration changes: only what holds whatever the backends become.
+    let mut capabilities = json!({ "tools": { "listChanged": true } });
+    if catalog.logging {
+        capabilities["logging"] = json!({});
+    }
+    let mut result = json!({
+        "protocolVersion": version.as_str(),
+        "capabilities": capabilities,
+        "serverInfo": { "name": "toolgate", "version": env!("CARGO_PKG_VERSION") },
+    });
+    if let Some(instructions) = &catalog.instructions {
+        result["instructions"] = json!(instructions);
+    }
+    let mut reply = exchange.result(result.to_string().into())?;
+    let token =
+        HeaderValue::from_str(&token).map_err(|_| Error::InvalidParams { what: "`clientInfo` is too long".into() })?;
+    reply.headers.push((HeaderName::from_static("mcp-session-id"), token));
+    Ok(reply)
+}
+
+/// The gateway is alive; whether a backend is, its tools tell.
+pub(super) fn ping(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
+    exchange.result(Bytes::from_static(b"{}"))
+}
+
+/// Remembers the level for backend sessions opened later, and passes it on to those that are open.
+pub(super) fn set_level<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
+    async move {
+        let level = session::read_level(exchange.params)?;
+        let session = exchange.session()?;
+        session.set_level(&level);
+        for leg in session.legs() {
+            let level = level.clone();
+            // Nobody waits: a slow backend must not hold the others up.
+            tokio::spawn(async move {
+                if let Some(opened) = leg.current().filter(|opened| opened.logging) {
+                    leg.set_level(&opened, &level).await;
+                }
+            });
+        }
+        exchange.result(Bytes::from_static(b"{}"))
+    }
+    .boxed()
+}

@@ -1,0 +1,32 @@
+//! Notifications of clients: nothing is answered to them.
+
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::dispatch::Exchange;
+use crate::error::Error;
+use crate::reply::Reply;
+
+/// `notifications/initialized`: backends get theirs when their sessions are opened.
+pub(super) fn ignored(_: &mut Exchange<'_>) -> Result<Reply, Error> {
+    Ok(Reply::accepted())
+}
+
+/// `notifications/cancelled`: to the backend that runs the call, as it came, for the id is the client's there too. One about
+/// a call that is over, or that never was, ends here.
+pub(super) fn cancelled<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
+    async move {
+        let session = exchange.session()?;
+        let call = exchange.params.request_id().and_then(|id| session.find_call(&id.owned()));
+        if let Some(leg) = call
+            && let Ok(slot) = leg.backend.admit(Instant::now())
+        {
+            let body = exchange.body.clone();
+            tokio::spawn(async move { leg.notify(body, slot).await });
+        }
+        Ok(Reply::accepted())
+    }
+    .boxed()
+}

@@ -1,0 +1,425 @@
+//! Every metric family, in one place. Handles are resolved once (per backend, per tool, per method), never per request.
+//!
+//! Label values come from the configuration, from a fetched catalog or from closed enums, never from what a client
+//! typed: that is [`OTHER`]. The registry is ours and passed in; nothing here is global.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use crate::error::Kind;
+
+/// The label value for whatever has none of its own.
+pub(crate) const OTHER: &str = "_OTHER";
+/// Tools with series of their own; the calls of further ones are counted together under [`OTHER`].
+pub(crate) const MAX_TOOL_SERIES: usize = 1_000;
+
+/// Seconds, from a quick local tool to a long job: OpenTelemetry's advice for MCP.
+const CALL_BUCKETS: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Seconds the gateway itself takes.
+const OVERHEAD_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05];
+
+/// The families, and the registry they are gathered from.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    tool_calls: IntCounterVec,
+    tool_call_seconds: HistogramVec,
+    first_byte_seconds: HistogramVec,
+    pub(crate) overhead_seconds: Histogram,
+    inflight: IntGaugeVec,
+    pub(crate) connections: IntGaugeVec,
+    pub(crate) streams: IntGaugeVec,
+    pub(crate) sessions: IntGauge,
+    backend_sessions: IntGaugeVec,
+    sessions_reopened: IntCounterVec,
+    pub(crate) backend_state: IntGaugeVec,
+    pub(crate) backend_up: IntGaugeVec,
+    pub(crate) backend_transitions: IntCounterVec,
+    pub(crate) backend_info: IntGaugeVec,
+    pub(crate) probes: IntCounterVec,
+    pub(crate) probe_seconds: HistogramVec,
+    pub(crate) catalog_tools: IntGaugeVec,
+    pub(crate) catalog_bytes: IntGauge,
+    pub(crate) catalog_age_seconds: GaugeVec,
+    pub(crate) catalog_incomplete: IntGauge,
+    pub(crate) catalog_collisions: IntGauge,
+    pub(crate) catalog_refused_tools: IntGaugeVec,
+    pub(crate) catalog_refreshes: IntCounterVec,
+    pub(crate) catalog_revision: IntGauge,
+    limit_refusals: IntCounterVec,
+    pub(crate) limit_keys: IntGaugeVec,
+    pub(crate) reloads: IntCounterVec,
+    pub(crate) reload_ok: IntGauge,
+    pub(crate) reload_ok_time: Gauge,
+    pub(crate) certificate_not_after: GaugeVec,
+    tools: Mutex<HashMap<ToolKey, Arc<ToolMetrics>>>,
+    other_tool: Arc<ToolMetrics>,
+}
+
+/// Backend and public tool name.
+type ToolKey = (Box<str>, Box<str>);
+
+/// Registers a family; a name is used once, so this cannot fail.
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
+    #[expect(clippy::expect_used, reason = "names and labels are literals here, and a test registers them all")]
+    let family = family.expect("a metric family has a valid name and labels");
+    #[expect(clippy::expect_used, reason = "as above: each name stands once")]
+    registry.register(Box::new(family.clone())).expect("a metric family is registered once");
+    family
+}
+
+/// The kinds of family used below, each registered as it is made.
+struct Maker(Registry);
+
+impl Maker {
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        registered(&self.0, IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        registered(&self.0, IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        registered(&self.0, GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        registered(&self.0, IntGauge::new(name, help))
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        registered(&self.0, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+}
+
+impl Metrics {
+    /// Every family at zero.
+    #[expect(clippy::too_many_lines, reason = "a catalogue: one line a family")]
+    pub(crate) fn new() -> Self {
+        let make = Maker(Registry::new());
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        // `/proc` may be out of reach; everything else is counted all the same.
+        let _ = make.0.register(Box::new(process));
+        let tool_calls = make.counters(
+            "toolgate_tool_calls_total",
+            "Tool calls by how they ended; transport, JSON-RPC and tool failures apart",
+            &["backend", "tool", "outcome"],
+        );
+        let tool_call_seconds = make.seconds(
+            "toolgate_tool_call_duration_seconds",
+            "Tool calls from request to last byte",
+            &["backend", "tool"],
+            CALL_BUCKETS,
+        );
+        let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
+        make.gauges("toolgate_build_info", "Always 1; the version is the label", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        Self {
+            requests: make.counters(
+                "toolgate_requests_total",
+                "Client messages by method and how they ended",
+                &["method", "era", "outcome"],
+            ),
+            request_seconds: make.seconds(
+                "toolgate_request_duration_seconds",
+                "Client messages from first byte in to last byte out",
+                &["method"],
+                CALL_BUCKETS,
+            ),
+            tool_calls,
+            tool_call_seconds,
+            first_byte_seconds: make.seconds(
+                "toolgate_upstream_first_byte_seconds",
+                "From a request sent to a backend to the first byte of its answer",
+                &["backend"],
+                CALL_BUCKETS,
+            ),
+            overhead_seconds: registered(
+                &make.0,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "toolgate_overhead_seconds",
+                        "Time a tool call spends in the gateway before it is sent on",
+                    )
+                    .buckets(OVERHEAD_BUCKETS.to_vec()),
+                ),
+            ),
+            inflight: make.gauges("toolgate_upstream_inflight", "Requests under way to a backend", &["backend"]),
+            connections: make.gauges("toolgate_connections", "Open client connections", &["listener"]),
+            streams: make.gauges("toolgate_streams", "Open event streams towards clients", &["kind"]),
+            sessions: make.gauge("toolgate_sessions", "Client sessions that something is held for"),
+            backend_sessions: make.gauges("toolgate_backend_sessions", "Open sessions with a backend", &["backend"]),
+            sessions_reopened: make.counters(
+                "toolgate_backend_sessions_reopened_total",
+                "Sessions that a backend had forgotten, by whether opening them again worked",
+                &["backend", "result"],
+            ),
+            backend_state: make.gauges(
+                "toolgate_backend_state",
+                "1 for the state a backend is in, 0 for the others",
+                &["backend", "state"],
+            ),
+            backend_up: make.gauges("toolgate_backend_up", "Whether a backend takes calls", &["backend"]),
+            backend_transitions: make.counters(
+                "toolgate_backend_transitions_total",
+                "Changes of a backend's state",
+                &["backend", "from", "to"],
+            ),
+            backend_info: make.gauges(
+                "toolgate_backend_info",
+                "Always 1; the protocol version agreed with a backend is the label",
+                &["backend", "era", "version"],
+            ),
+            probes: make.counters("toolgate_probes_total", "Health probes by result", &["backend", "result"]),
+            probe_seconds: make.seconds(
+                "toolgate_probe_duration_seconds",
+                "Whole health probes",
+                &["backend"],
+                CALL_BUCKETS,
+            ),
+            catalog_tools: make.gauges("toolgate_catalog_tools", "Tools shown to clients", &["backend"]),
+            catalog_bytes: make.gauge("toolgate_catalog_bytes", "Size of the merged tool list"),
+            catalog_age_seconds: make.float_gauges(
+                "toolgate_catalog_age_seconds",
+                "Age of the list of a backend that is being served",
+                &["backend"],
+            ),
+            catalog_incomplete: make
+                .gauge("toolgate_catalog_incomplete_backends", "Backends whose list is missing or stale"),
+            catalog_collisions: make
+                .gauge("toolgate_catalog_collisions", "Tools hidden because another one has their name"),
+            catalog_refused_tools: make.gauges(
+                "toolgate_catalog_refused_tools",
+                "Tools left out because their definition or name would break clients",
+                &["backend"],
+            ),
+            catalog_refreshes: make.counters(
+                "toolgate_catalog_refreshes_total",
+                "Listings of a backend by result",
+                &["backend", "result"],
+            ),
+            catalog_revision: make.gauge("toolgate_catalog_revision", "Counts changes of the merged tool list"),
+            limit_refusals: make.counters(
+                "toolgate_limit_refusals_total",
+                "Calls refused by a limit",
+                &["limit", "kind"],
+            ),
+            limit_keys: make.gauges("toolgate_limit_keys", "Keys a limit keeps count of", &["limit"]),
+            reloads: make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]),
+            reload_ok: make.gauge(
+                "toolgate_config_last_reload_successful",
+                "Whether the configuration on disk is the one running",
+            ),
+            reload_ok_time: registered(
+                &make.0,
+                Gauge::new(
+                    "toolgate_config_last_reload_success_timestamp_seconds",
+                    "When the configuration that runs was loaded",
+                ),
+            ),
+            certificate_not_after: make.float_gauges(
+                "toolgate_tls_certificate_not_after_timestamp_seconds",
+                "When a listener's certificate expires",
+                &["file"],
+            ),
+            tools: Mutex::default(),
+            other_tool,
+            registry: make.0,
+        }
+    }
+
+    /// The text exposition, for `/metrics`.
+    pub(crate) fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to a Vec cannot fail, and our families are consistent by construction.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+
+    /// The handles of a backend.
+    pub(crate) fn backend(&self, name: &str) -> BackendMetrics {
+        BackendMetrics {
+            first_byte: self.first_byte_seconds.with_label_values(&[name]),
+            inflight: self.inflight.with_label_values(&[name]),
+            sessions: self.backend_sessions.with_label_values(&[name]),
+            reopened_ok: self.sessions_reopened.with_label_values(&[name, "ok"]),
+            reopened_failed: self.sessions_reopened.with_label_values(&[name, "failed"]),
+        }
+    }
+
+    /// The handles of a method, by its name in the method table.
+    pub(crate) fn method(&self, name: &'static str) -> MethodMetrics {
+        MethodMetrics {
+            name,
+            requests: self.requests.clone(),
+            legacy: Default::default(),
+            modern: Default::default(),
+            seconds: self.request_seconds.with_label_values(&[name]),
+        }
+    }
+
+    /// The handles of a tool by its public name, the same ones whenever asked.
+    pub(crate) fn tool(&self, backend: &str, tool: &str) -> Arc<ToolMetrics> {
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = tools.get(&(backend.into(), tool.into()) as &ToolKey) {
+            return Arc::clone(known);
+        }
+        if tools.len() >= MAX_TOOL_SERIES {
+            return Arc::clone(&self.other_tool);
+        }
+        let new = Arc::new(ToolMetrics::new(&self.tool_calls, &self.tool_call_seconds, backend, tool));
+        tools.insert((backend.into(), tool.into()), Arc::clone(&new));
+        new
+    }
+
+    /// The handles of whatever tool nobody has.
+    pub(crate) fn other_tool(&self) -> &Arc<ToolMetrics> {
+        &self.other_tool
+    }
+
+    /// Ends the series of tools that `keep` does not want any more.
+    pub(crate) fn retain_tools(&self, keep: impl Fn(&str, &str) -> bool) {
+        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        tools.retain(|(backend, tool), _| {
+            let kept = keep(backend, tool);
+            if !kept {
+                for kind in Kind::ALL {
+                    // A series that was never touched is not there to be removed.
+                    let _ = self.tool_calls.remove_label_values(&[backend, tool, kind.as_str()]);
+                }
+                let _ = self.tool_call_seconds.remove_label_values(&[backend, tool]);
+            }
+            kept
+        });
+    }
+
+    /// Counts a refusal.
+    pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
+        self.limit_refusals.with_label_values(&[limit, kind]).inc();
+    }
+}
+
+/// What is counted for one backend on the request path.
+pub(crate) struct BackendMetrics {
+    pub(crate) first_byte: Histogram,
+    pub(crate) inflight: IntGauge,
+    pub(crate) sessions: IntGauge,
+    pub(crate) reopened_ok: IntCounter,
+    pub(crate) reopened_failed: IntCounter,
+}
+
+/// What is counted for one tool. A series comes to be when it is first touched.
+pub(crate) struct ToolMetrics {
+    calls: IntCounterVec,
+    backend: Box<str>,
+    tool: Box<str>,
+    outcomes: [OnceLock<IntCounter>; Kind::ALL.len()],
+    seconds: HistogramVec,
+    duration: OnceLock<Histogram>,
+}
+
+impl ToolMetrics {
+    fn new(calls: &IntCounterVec, seconds: &HistogramVec, backend: &str, tool: &str) -> Self {
+        Self {
+            calls: calls.clone(),
+            backend: backend.into(),
+            tool: tool.into(),
+            outcomes: Default::default(),
+            seconds: seconds.clone(),
+            duration: OnceLock::new(),
+        }
+    }
+
+    /// Counts a call that ended.
+    pub(crate) fn ended(&self, kind: Kind, took: Duration) {
+        self.outcomes[kind as usize]
+            .get_or_init(|| self.calls.with_label_values(&[&*self.backend, &*self.tool, kind.as_str()]))
+            .inc();
+        self.duration
+            .get_or_init(|| self.seconds.with_label_values(&[&*self.backend, &*self.tool]))
+            .observe(took.as_secs_f64());
+    }
+}
+
+/// Which era a message was counted under.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum EraLabel {
+    Legacy,
+    Modern,
+}
+
+/// What is counted for one method.
+pub(crate) struct MethodMetrics {
+    name: &'static str,
+    requests: IntCounterVec,
+    legacy: [OnceLock<IntCounter>; Kind::ALL.len()],
+    modern: [OnceLock<IntCounter>; Kind::ALL.len()],
+    seconds: Histogram,
+}
+
+impl MethodMetrics {
+    /// The label value.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Counts a message that was answered.
+    pub(crate) fn ended(&self, era: EraLabel, kind: Kind, took: Duration) {
+        let (cells, era) = match era {
+            EraLabel::Legacy => (&self.legacy, "legacy"),
+            EraLabel::Modern => (&self.modern, "modern"),
+        };
+        cells[kind as usize].get_or_init(|| self.requests.with_label_values(&[self.name, era, kind.as_str()])).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_every_family_and_counts_under_its_labels() {
+        let metrics = Metrics::new();
+        metrics.tool("files", "files__read").ended(Kind::ToolError, Duration::from_millis(3));
+
+        let text = String::from_utf8(metrics.text()).unwrap();
+
+        assert!(
+            text.contains("toolgate_tool_calls_total{backend=\"files\",outcome=\"tool_error\",tool=\"files__read\"} 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn tools_beyond_the_cap_share_one_series() {
+        let metrics = Metrics::new();
+        for i in 0..MAX_TOOL_SERIES + 5 {
+            metrics.tool("b", &format!("t{i}")).ended(Kind::Ok, Duration::ZERO);
+        }
+
+        let text = String::from_utf8(metrics.text()).unwrap();
+
+        assert!(text.contains("toolgate_tool_calls_total{backend=\"_OTHER\",outcome=\"ok\",tool=\"_OTHER\"} 5"));
+    }
+
+    #[test]
+    fn a_tool_that_went_leaves_no_series() {
+        let metrics = Metrics::new();
+        metrics.tool("b", "gone").ended(Kind::Ok, Duration::ZERO);
+
+        metrics.retain_tools(|_, tool| tool != "gone");
+
+        assert!(!String::from_utf8(metrics.text()).unwrap().contains("tool=\"gone\""));
+    }
+}

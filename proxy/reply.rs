@@ -1,0 +1,162 @@
+//! What a client gets: JSON whole, a stream, or nothing but a status. The edge writes it.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use crate::batch::Batch;
+use crate::error::{Error, Kind, retry_after_ms, retry_after_secs};
+use crate::jsonrpc::{self, OwnedId};
+use crate::news::News;
+use crate::record::Record;
+use crate::relay::Relay;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A reply, ready to be written.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Body,
+    /// Ended when the last byte is out.
+    pub(crate) record: Option<Record>,
+}
+
+/// The body of a reply.
+pub(crate) enum Body {
+    /// All there, in pieces that follow each other.
+    Whole(Vec<Bytes>),
+    Stream(Box<Source>),
+}
+
+/// Where a stream's bytes come from.
+pub(crate) enum Source {
+    Batch(Batch),
+    News(News),
+    Relay(Relay),
+}
+
+/// What comes next on a stream.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Chunk(Bytes),
+    /// It is complete, and ended so.
+    End(Kind),
+    /// It broke off where nothing can be put right: the client must not take it for complete.
+    Broken(Error),
+}
+
+impl Source {
+    /// The next bytes. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Next {
+        match self {
+            Self::Batch(batch) => Box::pin(batch.next()).await,
+            Self::News(news) => news.next().await,
+            Self::Relay(relay) => relay.next().await,
+        }
+    }
+
+    /// Whether a comment may be written now: it is an event stream, and no event has begun.
+    pub(crate) fn takes_comments(&self) -> bool {
+        match self {
+            Self::Batch(batch) => batch.takes_comments(),
+            Self::News(_) => true,
+            Self::Relay(relay) => relay.takes_comments(),
+        }
+    }
+
+    /// Whether it ends by itself. One that does not is ended as soon as the gateway goes down.
+    pub(crate) fn ends(&self) -> bool {
+        !matches!(self, Self::News(_))
+    }
+
+    /// Ends it early: the bytes that tell the client so, if there is a way to.
+    pub(crate) fn cut(&mut self, error: &Error) -> Option<Bytes> {
+        match self {
+            Self::Batch(batch) => batch.cut(error),
+            Self::News(_) => Some(Bytes::new()),
+            Self::Relay(relay) => relay.cut(error),
+        }
+    }
+
+    /// How it ended, if everything that matters to its client is out already.
+    pub(crate) fn outcome(&self) -> Option<Kind> {
+        match self {
+            Self::Batch(_) => None,
+            Self::News(_) => Some(Kind::Ok),
+            Self::Relay(relay) => relay.outcome(),
+        }
+    }
+
+    pub(crate) fn is_event_stream(&self) -> bool {
+        match self {
+            Self::Batch(_) | Self::News(_) => true,
+            Self::Relay(relay) => relay.is_event_stream(),
+        }
+    }
+}
+
+impl Reply {
+    /// JSON, all there.
+    pub(crate) fn json(pieces: Vec<Bytes>) -> Self {
+        Self { status: StatusCode::OK, headers: vec![(CONTENT_TYPE, JSON)], body: Body::Whole(pieces), record: None }
+    }
+
+    /// The result of a request; `result` is JSON and not copied.
+    pub(crate) fn result(id: &str, result: Bytes) -> Self {
+        let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":"].concat();
+        Self::json(vec![head.into(), result, Bytes::from_static(b"}")])
+    }
+
+    /// 202: taken, nothing to say.
+    pub(crate) fn accepted() -> Self {
+        Self::status(StatusCode::ACCEPTED)
+    }
+
+    /// A status and no body.
+    pub(crate) fn status(status: StatusCode) -> Self {
+        Self { status, headers: Vec::new(), body: Body::Whole(Vec::new()), record: None }
+    }
+
+    /// A stream of events.
+    pub(crate) fn events(source: Source) -> Self {
+        let headers = vec![
+            (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            // nginx and its kin would hold events back otherwise.
+            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+        ];
+        Self { status: StatusCode::OK, headers, body: Body::Stream(Box::new(source)), record: None }
+    }
+
+    /// An error, in the shape that fits it.
+    pub(crate) fn error(error: &Error, id: Option<&OwnedId>) -> Self {
+        let own_id = if let Error::Malformed { id, .. } = error { id.as_ref() } else { None };
+        let id = id.or(own_id).map(OwnedId::raw);
+        let in_band = match (error, id) {
+            (Error::Limited { in_band: true, limit, retry_after, .. }, Some(id)) => {
+                Some(jsonrpc::result_body(id, &refusal(error, limit, *retry_after)))
+            }
+            (_, _) => None,
+        };
+        let mut reply = Self::json(vec![in_band.unwrap_or_else(|| jsonrpc::error_body(id, &error.object()))]);
+        reply.status = error.status();
+        if let Some(after) = error.retry_after() {
+            reply.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_secs(after))));
+        }
+        if let Error::MethodNotAllowed { allow, .. } = error {
+            reply.headers.push((ALLOW, HeaderValue::from_static(allow)));
+        }
+        reply
+    }
+}
+
+/// A refusal as a tool result, which an agent reads where an error would be swallowed by its SDK.
+fn refusal(error: &Error, limit: &str, retry_after: std::time::Duration) -> String {
+    let text = jsonrpc::json_string(&error.to_string());
+    let (limit, retry_after) = (jsonrpc::json_string(limit), retry_after_ms(retry_after));
+    format!(
+        "{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true,\
+         \"_meta\":{{\"toolgate/limit\":{limit},\"retryAfterMs\":{retry_after}}}}}"
+    )
+}
