@@ -2,30 +2,23 @@
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::Stream;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use toolgate_config::Config;
 
 use crate::demo;
 use crate::gateway::{Gateway, Phase};
 use crate::reload::{Outcome, Reloader};
-use crate::server::socket::Socket;
+use crate::server::accept::Door;
 use crate::server::{Edge, Site};
 use crate::tls::{self, Certificates, Resolver, TlsError};
 
 /// Connections the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
-/// Connections to the operator's listener, or to a demo server, at once.
-const ADMIN_CONNECTIONS: usize = 256;
-/// After an accept that failed for want of something, such as file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What calls that are cut get to write their last bytes.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -123,15 +116,8 @@ impl App {
                 Site::Admin => admin = Some(bound.address),
                 Site::Demo(_) => {}
             }
-            let door = Door {
-                acceptor: bound.tls.map(|config| Arc::new(Acceptor::from_server_config(Arc::new(config)))),
-                edge: Arc::new(Edge::new(&self.gateway, bound.site)),
-                gateway: Arc::clone(&self.gateway),
-                label: bound.address.to_string().into(),
-                open: Arc::default(),
-                stopping: stopping.clone(),
-                alive: alive.clone(),
-            };
+            let edge = Edge::new(&self.gateway, bound.site);
+            let door = Door::new(edge, bound.tls, &bound.address.to_string(), stopping.clone(), alive.clone());
             tokio::spawn(door.accept(TcpListener::from_std(bound.socket)?));
         }
         let admin = admin.unwrap_or(self.gateway.snapshot().config.admin.address);
@@ -170,85 +156,6 @@ fn bind(address: SocketAddr, field: &str) -> Result<(StdListener, SocketAddr), S
         Ok((socket, bound))
     };
     bind().map_err(|cause| StartError::Bind { field: field.to_owned(), address, cause })
-}
-
-/// Accepts the connections of one address.
-struct Door {
-    edge: Arc<Edge>,
-    acceptor: Option<Arc<Acceptor>>,
-    gateway: Arc<Gateway>,
-    label: Box<str>,
-    open: Arc<Open>,
-    stopping: watch::Receiver<bool>,
-    alive: mpsc::Sender<()>,
-}
-
-/// Counts open connections.
-#[derive(Default)]
-struct Open {
-    count: AtomicUsize,
-    closed: Notify,
-}
-
-/// One open connection, until dropped.
-struct Opened {
-    open: Arc<Open>,
-    gauge: prometheus::IntGauge,
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        self.open.count.fetch_sub(1, Ordering::Relaxed);
-        self.open.closed.notify_one();
-        self.gauge.dec();
-    }
-}
-
-impl Door {
-    async fn accept(self, listener: TcpListener) {
-        loop {
-            let accepted = tokio::select! {
-                accepted = self.accept_one(&listener) => accepted,
-                () = self.gateway.until(Phase::Draining) => return,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.serve(Socket::new(stream, peer)),
-                Err(cause) => {
-                    tracing::warn!(listener = &*self.label, %cause, "connection not accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// The next connection, once there is room for it. Until then it waits in the kernel's queue.
-    async fn accept_one(&self, listener: &TcpListener) -> std::io::Result<(tokio::net::TcpStream, SocketAddr)> {
-        while self.open.count.load(Ordering::Relaxed) >= self.edge.max_connections().unwrap_or(ADMIN_CONNECTIONS) {
-            self.open.closed.notified().await;
-        }
-        listener.accept().await
-    }
-
-    fn serve(&self, socket: Socket) {
-        self.open.count.fetch_add(1, Ordering::Relaxed);
-        let gauge = self.gateway.metrics.connections.with_label_values(&[&*self.label]);
-        gauge.inc();
-        let opened = Opened { open: Arc::clone(&self.open), gauge };
-        let (edge, acceptor) = (Arc::clone(&self.edge), self.acceptor.clone());
-        let (stopping, alive) = (self.stopping.clone(), self.alive.clone());
-        tokio::spawn(async move {
-            let _held = (opened, alive);
-            let stream: Stream = match acceptor {
-                None => Box::new(socket),
-                Some(acceptor) => match timeout(edge.timeouts().handshake, acceptor.tls_handshake(socket)).await {
-                    Ok(Ok(stream)) => Box::new(stream),
-                    Ok(Err(cause)) => return tracing::debug!(%cause, "TLS handshake failed"),
-                    Err(_) => return tracing::debug!("TLS handshake took too long"),
-                },
-            };
-            edge.connection(stream, &stopping).await;
-        });
-    }
 }
 
 /// A gateway that runs. Dropping it does not stop it; [`Running::stop`] does.

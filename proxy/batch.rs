@@ -14,10 +14,12 @@ use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::record::Record;
 use crate::reply::{Body, Next, Reply, Source};
+use crate::snapshot::Snapshot;
 
 /// What is left of a batch.
 pub(crate) struct Batch {
     gateway: Arc<Gateway>,
+    snapshot: Arc<Snapshot>,
     request: Arc<Request>,
     messages: VecDeque<Bytes>,
     asking: Option<BoxFuture<'static, Reply>>,
@@ -34,10 +36,16 @@ struct Current {
 }
 
 impl Batch {
-    pub(crate) fn new(gateway: &Arc<Gateway>, request: &Arc<Request>, messages: Vec<Bytes>) -> Self {
+    pub(crate) fn new(
+        gateway: &Arc<Gateway>,
+        snapshot: &Arc<Snapshot>,
+        request: Request,
+        messages: Vec<Bytes>,
+    ) -> Self {
         Self {
             gateway: Arc::clone(gateway),
-            request: Arc::clone(request),
+            snapshot: Arc::clone(snapshot),
+            request: Arc::new(request),
             messages: messages.into(),
             asking: None,
             current: None,
@@ -57,7 +65,10 @@ impl Batch {
                 None => {
                     let Some(message) = self.messages.pop_front() else { return Next::End(Kind::Ok) };
                     let (gateway, request) = (Arc::clone(&self.gateway), Arc::clone(&self.request));
-                    self.asking.insert(Box::pin(async move { dispatch::message(&gateway, &request, message).await }))
+                    let snapshot = Arc::clone(&self.snapshot);
+                    self.asking.insert(Box::pin(async move {
+                        dispatch::message(&gateway, &snapshot, &request, message).await
+                    }))
                 }
             };
             let reply = poll_fn(|cx| asking.as_mut().poll(cx)).await;

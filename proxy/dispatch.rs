@@ -67,15 +67,15 @@ impl<'a> Exchange<'a> {
 }
 
 /// Handles a request whose body was read.
-pub(crate) async fn handle(gateway: &Arc<Gateway>, request: Request, body: Bytes) -> Reply {
+pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: Bytes) -> Reply {
     if let Err(error) = era::of_verb(&request.verb, &request.headers) {
         return refuse(gateway, &request, &error, None);
     }
     match request.verb {
         HttpMethod::GET => listen(gateway, &request),
         HttpMethod::DELETE => end(gateway, &request),
-        _ if jsonrpc::is_batch(&body) => batch(gateway, request, &body),
-        _ => message(gateway, &request, body).await,
+        _ if jsonrpc::is_batch(&body) => batch(gateway, snapshot, request, &body),
+        _ => message(gateway, snapshot, &request, body).await,
     }
 }
 
@@ -115,7 +115,7 @@ fn end(gateway: &Arc<Gateway>, request: &Request) -> Reply {
 }
 
 /// POST of an array: legal in one protocol version, and only within a session of it.
-fn batch(gateway: &Arc<Gateway>, request: Request, body: &Bytes) -> Reply {
+fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: &Bytes) -> Reply {
     let invalid = |reason: &'static str| Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: None };
     let session = match session_of(gateway, &request) {
         Ok(session) => session,
@@ -139,7 +139,7 @@ fn batch(gateway: &Arc<Gateway>, request: Request, body: &Bytes) -> Reply {
     };
     let has_requests = messages.iter().any(is_request);
     let elements = elements.into_iter().map(|element| body.slice_ref(element.as_bytes())).collect();
-    let mut batch = Batch::new(gateway, &Arc::new(request), elements);
+    let mut batch = Batch::new(gateway, snapshot, request, elements);
     if has_requests {
         return Reply::events(Source::Batch(batch));
     }
@@ -154,7 +154,7 @@ impl From<jsonrpc::Malformed> for Error {
 }
 
 /// POST of one message.
-pub(crate) async fn message(gateway: &Arc<Gateway>, request: &Request, body: Bytes) -> Reply {
+pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request, body: Bytes) -> Reply {
     let parsed = match jsonrpc::parse(&body) {
         Ok(parsed) => parsed,
         Err(malformed) => return refuse(gateway, request, &malformed.into(), None),
@@ -166,7 +166,10 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, request: &Request, body: Byt
     };
     let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);
     let answered = match era::of_message(&parsed, &request.headers) {
-        Ok(Era::Legacy) => legacy(gateway, request, &body, Parsed { name, id, params }, &mut record).await,
+        Ok(Era::Legacy) => {
+            let arrived = Arrived { gateway, snapshot, request, body: &body };
+            legacy(arrived, Parsed { name, id, params }, &mut record).await
+        }
         // The ladder lets no modern version pass yet.
         Ok(Era::Modern) => Err(Error::MethodNotFound { method: name.to_owned() }),
         Err(error) => {
@@ -185,6 +188,14 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, request: &Request, body: Byt
     reply
 }
 
+/// What a message came with.
+struct Arrived<'a> {
+    gateway: &'a Arc<Gateway>,
+    snapshot: &'a Arc<Snapshot>,
+    request: &'a Request,
+    body: &'a Bytes,
+}
+
 /// What was read of a message.
 struct Parsed<'a> {
     name: &'a str,
@@ -193,13 +204,8 @@ struct Parsed<'a> {
 }
 
 /// A legacy message: session, method, verb.
-async fn legacy(
-    gateway: &Arc<Gateway>,
-    request: &Request,
-    body: &Bytes,
-    parsed: Parsed<'_>,
-    record: &mut Record,
-) -> Result<(Reply, Kind), Error> {
+async fn legacy(arrived: Arrived<'_>, parsed: Parsed<'_>, record: &mut Record) -> Result<(Reply, Kind), Error> {
+    let Arrived { gateway, snapshot, request, body } = arrived;
     let Parsed { name, id, params } = parsed;
     let method = method::find(name);
     let session = match method {
@@ -217,12 +223,10 @@ async fn legacy(
             Some(_) => Err(Error::MethodNotFound { method: name.chars().take(128).collect() }),
         };
     };
-    let snapshot = gateway.snapshot();
     if !method.in_session {
         snapshot.settle().await;
     }
-    let mut exchange =
-        Exchange { gateway, snapshot: &snapshot, request, body, id, params, session, record, ended_as: None };
+    let mut exchange = Exchange { gateway, snapshot, request, body, id, params, session, record, ended_as: None };
     let reply = match method.verb {
         Verb::Answer(answer) => answer(&mut exchange),
         Verb::Broadcast(run) | Verb::Merge(run) | Verb::Route(run) => run(&mut exchange).await,

@@ -53,6 +53,8 @@ pub(crate) enum Error {
     BodyTimeout { deadline: Duration },
     #[error("the request body is larger than {cap} bytes")]
     BodyTooLarge { cap: u64 },
+    #[error("the call was cancelled")]
+    Cancelled,
     #[error("the client left before the answer was complete")]
     ClientClosed,
     #[error("the gateway is shutting down")]
@@ -171,6 +173,8 @@ const fn own_code(status: StatusCode) -> i64 {
     status.as_u16() as i64
 }
 
+/// What nginx logs for a request whose client left: the status that says it best, though no standard has it.
+const CLIENT_CLOSED: i64 = 499;
 /// `-32020`, HeaderMismatch (2026-07-28).
 pub(crate) const HEADER_MISMATCH: i64 = -32020;
 /// `-32022`, UnsupportedProtocolVersion (2026-07-28).
@@ -207,7 +211,7 @@ impl Error {
             | Self::SessionUnknown
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
-            Self::ClientClosed => Kind::ClientClosed,
+            Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
             Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
             Self::InvalidParams { .. } | Self::MethodNotFound { .. } | Self::UnknownTool { .. } => Kind::RpcError,
@@ -242,12 +246,13 @@ impl Error {
             | Self::BackendStatus { .. }
             | Self::BackendTimeout { .. }
             | Self::BackendUnavailable { .. }
+            | Self::Cancelled
             | Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ClientClosed => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            Self::ClientClosed => StatusCode::BAD_REQUEST,
             Self::Draining | Self::SessionsFull { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::HeaderMismatch { .. }
             | Self::Malformed { .. }
@@ -291,6 +296,7 @@ impl Error {
             Self::BackendTimeout { backend, .. } => {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
+            Self::Cancelled => (CLIENT_CLOSED, None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::InvalidParams { .. } | Self::UnknownTool { .. } => (INVALID_PARAMS, None),
             Self::Limited { limit, retry_after, .. } => (

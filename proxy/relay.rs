@@ -28,7 +28,7 @@ const MAX_QUESTIONS: u32 = 16;
 pub(crate) struct Holds {
     pub(crate) _permit: Permit,
     pub(crate) _slot: Slot,
-    pub(crate) _call: CallGuard,
+    pub(crate) call: CallGuard,
 }
 
 /// An answer under way.
@@ -44,7 +44,7 @@ pub(crate) struct Relay {
     outcome: Option<Kind>,
     end: Option<Ended>,
     questions: Arc<AtomicU32>,
-    _holds: Holds,
+    holds: Holds,
 }
 
 enum Form {
@@ -95,7 +95,7 @@ impl Relay {
             outcome: None,
             end: None,
             questions: Arc::default(),
-            _holds: holds,
+            holds,
         };
         relay.prime().await?;
         Ok(relay)
@@ -146,7 +146,13 @@ impl Relay {
             if let Some(ended) = self.end.take() {
                 return self.finish(ended);
             }
-            match self.body.next().await {
+            let cancelled = self.holds.call.cancelled();
+            let read = tokio::select! {
+                biased;
+                read = self.body.next() => read,
+                () = cancelled.notified() => Err(Error::Cancelled),
+            };
+            match read {
                 Ok(Some(chunk)) => self.take(chunk),
                 Ok(None) => self.end = Some(Ended::Well),
                 Err(error) => self.end = Some(Ended::Failed(error)),
@@ -216,7 +222,10 @@ impl Relay {
     /// The backend's side is over. An event stream without the answer gets an error in its place.
     fn finish(&mut self, ended: Ended) -> Next {
         match (self.outcome, ended, &self.form) {
-            (Some(kind), _, _) => Next::End(kind),
+            (Some(kind), _, _) => {
+                self.holds.call.answered();
+                Next::End(kind)
+            }
             // Complete, but no response: what a backend says is passed on, not put right.
             (None, Ended::Well, Form::Json(_)) => Next::End(Kind::UpstreamError),
             (None, Ended::Well, Form::Events(_)) => {

@@ -4,7 +4,7 @@
 //! this process holds for it can be released and made anew. Backend sessions are opened when first needed, and again when
 //! a backend has forgotten them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
 use toolgate_config::Sessions as Settings;
 
 use crate::backend::client::{self, Hello, Judged, Opened};
@@ -31,6 +32,11 @@ const MAX_CLIENT_FIELD: usize = 128;
 const MAX_ENDED: usize = 100_000;
 /// Sessions looked at to find one that others are released before.
 const EVICTION_SAMPLE: usize = 64;
+/// How long a call that its client left can still be cancelled: some clients close the connection and cancel at once, and
+/// either may arrive first.
+const LEFT_FOR: Duration = Duration::from_secs(10);
+/// Such calls that are remembered for one session.
+const MAX_LEFT: usize = 64;
 /// Event streams one session may have open at once.
 pub(crate) const MAX_STREAMS: usize = 16;
 /// Whom a session belongs to while nobody is asked who they are.
@@ -234,7 +240,9 @@ struct Held {
     /// What `logging/setLevel` asked for last, as JSON.
     level: Option<Box<str>>,
     /// Calls under way, by the client's request id.
-    calls: HashMap<OwnedId, (u64, Arc<Leg>)>,
+    calls: HashMap<OwnedId, Call>,
+    /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.
+    left: VecDeque<(Instant, OwnedId, Arc<Leg>)>,
     /// Event streams that the client has open, oldest first.
     streams: BTreeSet<u64>,
     next_ticket: u64,
@@ -288,7 +296,7 @@ impl Session {
 
     /// Legs of backends that are gone, except those that a call still runs on.
     fn take_retired_legs(&self) -> Vec<Arc<Leg>> {
-        let in_use: Vec<u64> = self.held().calls.values().map(|(_, leg)| leg.backend.uid).collect();
+        let in_use: Vec<u64> = self.held().calls.values().map(|call| call.leg.backend.uid).collect();
         self.take_legs(|leg| leg.backend.is_retired() && !in_use.contains(&leg.backend.uid))
     }
 
@@ -318,13 +326,32 @@ impl Session {
         let mut held = self.held();
         held.next_ticket += 1;
         let ticket = held.next_ticket;
-        held.calls.insert(id.clone(), (ticket, Arc::clone(leg)));
-        CallGuard { session: Arc::clone(self), id, ticket }
+        let call = Call { ticket, leg: Arc::clone(leg), cancelled: Arc::default() };
+        let cancelled = Arc::clone(&call.cancelled);
+        held.calls.insert(id.clone(), call);
+        CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false }
     }
 
-    /// Where a call that is under way went.
-    pub(crate) fn find_call(&self, id: &OwnedId) -> Option<Arc<Leg>> {
-        self.held().calls.get(id).map(|(_, leg)| Arc::clone(leg))
+    /// Cancels a call, under way or left by its client a moment ago. Returns where the cancellation has to be passed on to.
+    ///
+    /// A backend that keeps no session knows a call by its id alone, and another client's call may have the same one: there
+    /// the call's connection is closed instead, which is all that such a backend can tell clients by.
+    pub(crate) fn cancel(&self, id: &OwnedId) -> Option<Arc<Leg>> {
+        let held = self.held();
+        let (leg, call) = match held.calls.get(id) {
+            Some(call) => (&call.leg, Some(call)),
+            None => {
+                let left = held.left.iter().rev().find(|(when, left, _)| left == id && when.elapsed() < LEFT_FOR);
+                (&left?.2, None)
+            }
+        };
+        if leg.current().is_some_and(|opened| opened.session_id.is_some()) {
+            return Some(Arc::clone(leg));
+        }
+        if let Some(call) = call {
+            call.cancelled.notify_one();
+        }
+        None
     }
 
     /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many.
@@ -340,19 +367,48 @@ impl Session {
     }
 }
 
+/// A call under way, as its session knows it.
+struct Call {
+    ticket: u64,
+    leg: Arc<Leg>,
+    cancelled: Arc<Notify>,
+}
+
 /// A call under way.
 pub(crate) struct CallGuard {
     session: Arc<Session>,
     id: OwnedId,
     ticket: u64,
+    cancelled: Arc<Notify>,
+    answered: bool,
+}
+
+impl CallGuard {
+    /// Notes that the answer is out.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+    }
+
+    /// Completes when the call's connection is to be closed because it was cancelled.
+    pub(crate) fn cancelled(&self) -> Arc<Notify> {
+        Arc::clone(&self.cancelled)
+    }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
         let mut held = self.session.held();
         // A client that used the id again has its own entry by now.
-        if held.calls.get(&self.id).is_some_and(|(ticket, _)| *ticket == self.ticket) {
-            held.calls.remove(&self.id);
+        let is_ours = held.calls.get(&self.id).is_some_and(|call| call.ticket == self.ticket);
+        if is_ours
+            && let Some(call) = held.calls.remove(&self.id)
+            && !self.answered
+        {
+            while held.left.len() >= MAX_LEFT || held.left.front().is_some_and(|(when, ..)| when.elapsed() >= LEFT_FOR)
+            {
+                held.left.pop_front();
+            }
+            held.left.push_back((Instant::now(), self.id.clone(), call.leg));
         }
         drop(held);
         self.session.touch();

@@ -19,7 +19,7 @@ pub(super) fn ignored(_: &mut Exchange<'_>) -> Result<Reply, Error> {
 pub(super) fn cancelled<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
     async move {
         let session = exchange.session()?;
-        let call = exchange.params.request_id().and_then(|id| session.find_call(&id.owned()));
+        let call = exchange.params.request_id().and_then(|id| session.cancel(&id.owned()));
         if let Some(leg) = call
             && let Ok(slot) = leg.backend.admit(Instant::now())
         {

@@ -66,9 +66,18 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
         let caller = Caller { session: Some(session.id()), ip: exchange.request.client };
         let permit = limit::admit(&route.rules, &caller).map_err(|exceeded| refused(exchange, &exceeded))?;
         let leg = session.leg(&route.backend);
-        let holds = Holds { _permit: permit, _slot: slot, _call: session.call(exchange.id()?.owned(), &leg) };
-        let opened = leg.open(&session, None).await?;
-        run(exchange, route, &leg, opened, holds).await
+        let call = session.call(exchange.id()?.owned(), &leg);
+        let cancelled = call.cancelled();
+        let holds = Holds { _permit: permit, _slot: slot, call };
+        let running = async {
+            let opened = leg.open(&session, None).await?;
+            run(exchange, route, &leg, opened, holds).await
+        };
+        tokio::select! {
+            biased;
+            reply = running => reply,
+            () = cancelled.notified() => Err(Error::Cancelled),
+        }
     }
     .boxed()
 }

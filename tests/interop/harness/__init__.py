@@ -1,0 +1,1 @@
+"""Drives real MCP clients against real MCP servers, through Toolgate or straight."""

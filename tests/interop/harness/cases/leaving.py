@@ -1,0 +1,40 @@
+"""A client that is gone in the middle of its calls."""
+
+import asyncio
+from functools import partial
+
+from ..clients import Client
+from ..suite import Case
+from ..world import Route
+
+STARTED_SECONDS = 10.0
+SEEN_SECONDS = 3.0
+
+
+def cases(world):
+    for client in world.clients.values():
+        yield Case(
+            f"{client.name} dies in the middle of a call to each backend, and each sees it leave",
+            partial(leaves, world, client),
+        )
+
+
+async def leaves(world, kind_of):
+    """A client process of its own is killed, so that its sockets close without a word."""
+    client = Client(kind_of.kind, world.paths, suffix="-doomed")
+    await client.start()
+    try:
+        tags = {backend: world.tag() for backend in world.reachable_ours(client)}
+        for backend, tag in tags.items():
+            route = await route_of(world, client, backend)
+            route.begin("long", {"seconds": 30, "tag": tag})
+            await backend.saw("started", tag, STARTED_SECONDS)
+    finally:
+        await client.process.kill()
+    await asyncio.gather(*(backend.saw("disconnected", tag, SEEN_SECONDS) for backend, tag in tags.items()))
+
+
+async def route_of(world, client, backend):
+    if world.is_direct:
+        return Route(await client.connect(backend.url, backend.name), "")
+    return Route(await world.session(client, world.gateway.url, "gateway"), backend.prefix)

@@ -1,0 +1,65 @@
+"""MCP by hand, for what no SDK lets a test do."""
+
+import json
+
+import httpx
+
+from .failure import Failed
+from .suite import expect_equal
+from .world import LEGACY
+
+HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+
+
+class Raw:
+    """A legacy client that shows and takes session ids."""
+
+    def __init__(self, gateway):
+        self.gateway = gateway
+
+    async def initialize(self):
+        """Open a session; gives its id."""
+        answer = await self.post(
+            {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "method": "initialize",
+                "params": {
+                    "protocolVersion": LEGACY,
+                    "capabilities": {},
+                    "clientInfo": {"name": "interop-raw", "version": "1"},
+                },
+            }
+        )
+        expect_equal("the protocol version", message_of(answer)["result"]["protocolVersion"], LEGACY)
+        session = answer.headers["mcp-session-id"]
+        accepted = await self.post({"jsonrpc": "2.0", "method": "notifications/initialized"}, session)
+        expect_equal("the status of a notification", accepted.status_code, 202)
+        return session
+
+    async def call(self, session, tool, arguments):
+        """Call a tool in the session of that id; gives the result."""
+        params = {"name": tool, "arguments": arguments}
+        answer = await self.post({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}, session)
+        message = message_of(answer)
+        expect_equal("the id", message["id"], 2)
+        if "result" not in message:
+            raise Failed(f"no result but {message}")
+        return message["result"]
+
+    async def post(self, message, session=None):
+        headers = dict(HEADERS)
+        if session is not None:
+            headers |= {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
+        async with httpx.AsyncClient(verify=self.gateway.trust, timeout=20, trust_env=False) as http:
+            return await http.post(self.gateway.url, content=json.dumps(message), headers=headers)
+
+
+def message_of(answer):
+    """The JSON-RPC response in an HTTP response, whether plain or at the end of an event stream."""
+    expect_equal(f"the status (body {answer.text[:300]!r})", answer.status_code, 200)
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.json()
+    data = [line.removeprefix("data:").strip() for line in answer.text.splitlines() if line.startswith("data:")]
+    messages = [json.loads(text) for text in data if text]
+    return next(message for message in messages if "id" in message)
