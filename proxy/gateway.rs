@@ -136,7 +136,7 @@ impl Gateway {
         self.generation.fetch_add(1, Ordering::Relaxed);
         // Lists may have come in for the old world since the new one was built.
         next.remerge();
-        if next.catalog().result != previous.catalog().result {
+        if next.catalog().tools() != previous.catalog().tools() {
             self.announce();
         }
         self.measure();

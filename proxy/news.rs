@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::backend::sse;
+use crate::error::Kind;
 use crate::gateway::Gateway;
 use crate::jsonrpc;
 use crate::reply::Next;
@@ -42,8 +43,12 @@ impl News {
         loop {
             match self.due {
                 None => {
-                    if self.revisions.changed().await.is_err() {
-                        return Next::End(crate::error::Kind::Ok);
+                    let changed = tokio::select! {
+                        changed = self.revisions.changed() => changed.is_ok(),
+                        () = self.guard.session.until_over() => false,
+                    };
+                    if !changed {
+                        return Next::End(Kind::Ok);
                     }
                     self.due = Some(Instant::now() + DEBOUNCE);
                 }

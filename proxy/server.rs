@@ -8,15 +8,17 @@ mod write;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora_core::protocols::Stream;
 use pingora_core::server::ShutdownWatch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 
 use self::body::Announced;
@@ -79,13 +81,48 @@ struct Head {
 /// Marks a connection on which a request was served before.
 struct Reused;
 
+/// One client connection, as pingora drives it.
+struct Connection {
+    edge: Arc<Edge>,
+    /// Whether a request has begun on it.
+    begun: AtomicBool,
+}
+
 #[async_trait]
-impl HttpServerApp for Edge {
+impl HttpServerApp for Connection {
     async fn process_new_http(
         self: &Arc<Self>,
-        mut downstream: Downstream,
+        downstream: Downstream,
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        self.begun.store(true, Ordering::Relaxed);
+        self.edge.exchange(downstream).await
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.edge.options)
+    }
+}
+
+impl Edge {
+    /// Serves a connection to its end, or until it has been idle from the start: HTTP/1 has deadlines of its own for
+    /// that, HTTP/2's handshake has none.
+    async fn connection(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) {
+        let connection = Arc::new(Connection { edge: Arc::clone(self), begun: AtomicBool::new(false) });
+        let idle_from_the_start = async {
+            sleep(self.world(&self.gateway.snapshot()).timeout.idle).await;
+            if connection.begun.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = connection.process_new(stream, shutdown) => {}
+            () = idle_from_the_start => {}
+        }
+    }
+
+    /// Serves one request.
+    async fn exchange(&self, mut downstream: Downstream) -> Option<ReusedHttpStream> {
         if !self.read_head(&mut downstream).await {
             return None;
         }
@@ -95,6 +132,8 @@ impl HttpServerApp for Edge {
         downstream.set_keepalive(idle);
         downstream.set_write_timeout(Some(world.timeout.write));
         downstream.set_read_timeout(None);
+        // A request that was sent ahead waits for its turn; taken for data that nobody asked for, it would end the one before.
+        downstream.set_pipelining_enabled(true);
         if self.serve(&mut downstream, &world).await == Written::Broken {
             downstream.shutdown().await;
             return None;
@@ -105,12 +144,6 @@ impl HttpServerApp for Edge {
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-}
-
-impl Edge {
     pub(crate) fn new(gateway: &Arc<Gateway>, site: Site) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = matches!(site, Site::Public { .. });
@@ -130,6 +163,11 @@ impl Edge {
     /// How long a TLS handshake may take.
     fn handshake_timeout(&self) -> Duration {
         self.world(&self.gateway.snapshot()).timeout.handshake
+    }
+
+    /// How long the head of a connection's first request may take.
+    fn head_timeout(&self) -> Duration {
+        self.world(&self.gateway.snapshot()).timeout.header
     }
 
     /// Connections that may be open at once, where the configuration says so.

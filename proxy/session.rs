@@ -5,7 +5,7 @@
 //! a backend has forgotten them.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use toolgate_config::Sessions as Settings;
 
+use crate::backend::Backend;
 use crate::backend::client::{self, Hello, Judged, Opened};
-use crate::backend::{Backend, Slot};
 use crate::era::Version;
 use crate::error::Error;
 use crate::jsonrpc::{self, OwnedId, Params};
@@ -182,6 +182,8 @@ impl Sessions {
         }
         self.ended.insert(session.id, session.expires);
         self.live.remove(&session.id);
+        session.is_over.store(true, Ordering::SeqCst);
+        session.over.notify_waiters();
         session.take_legs(|_| true)
     }
 
@@ -230,6 +232,8 @@ pub(crate) struct Session {
     used: AtomicU64,
     /// The catalog revision of the last list that the client was given; 0 before the first.
     pub(crate) listed: AtomicU64,
+    is_over: AtomicBool,
+    over: Notify,
     held: Mutex<Held>,
 }
 
@@ -260,6 +264,8 @@ impl Session {
             born: Instant::now(),
             used: AtomicU64::new(0),
             listed: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            over: Notify::new(),
             held: Mutex::default(),
         }
     }
@@ -267,6 +273,16 @@ impl Session {
     /// The random part of its id: stable, and useless to whoever reads it.
     pub(crate) fn id(&self) -> u128 {
         self.id
+    }
+
+    /// Completes when the client has ended the session.
+    pub(crate) async fn until_over(&self) {
+        let over = self.over.notified();
+        tokio::pin!(over);
+        over.as_mut().enable();
+        if !self.is_over.load(Ordering::SeqCst) {
+            over.await;
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -326,7 +342,7 @@ impl Session {
         let mut held = self.held();
         held.next_ticket += 1;
         let ticket = held.next_ticket;
-        let call = Call { ticket, leg: Arc::clone(leg), cancelled: Arc::default() };
+        let call = Call { ticket, leg: Arc::clone(leg), is_cancelled: false, cancelled: Arc::default() };
         let cancelled = Arc::clone(&call.cancelled);
         held.calls.insert(id.clone(), call);
         CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false }
@@ -337,21 +353,20 @@ impl Session {
     /// A backend that keeps no session knows a call by its id alone, and another client's call may have the same one: there
     /// the call's connection is closed instead, which is all that such a backend can tell clients by.
     pub(crate) fn cancel(&self, id: &OwnedId) -> Option<Arc<Leg>> {
-        let held = self.held();
-        let (leg, call) = match held.calls.get(id) {
-            Some(call) => (&call.leg, Some(call)),
-            None => {
-                let left = held.left.iter().rev().find(|(when, left, _)| left == id && when.elapsed() < LEFT_FOR);
-                (&left?.2, None)
+        let mut held = self.held();
+        if let Some(call) = held.calls.get_mut(id) {
+            if std::mem::replace(&mut call.is_cancelled, true) {
+                return None;
             }
-        };
-        if leg.current().is_some_and(|opened| opened.session_id.is_some()) {
-            return Some(Arc::clone(leg));
-        }
-        if let Some(call) = call {
+            if call.leg.has_session_id() {
+                return Some(Arc::clone(&call.leg));
+            }
             call.cancelled.notify_one();
+            return None;
         }
-        None
+        let is_it = |(when, left, _): &(Instant, OwnedId, _)| left == id && when.elapsed() < LEFT_FOR;
+        let (_, _, leg) = held.left.iter().position(is_it).and_then(|index| held.left.remove(index))?;
+        leg.has_session_id().then_some(leg)
     }
 
     /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many.
@@ -371,6 +386,9 @@ impl Session {
 struct Call {
     ticket: u64,
     leg: Arc<Leg>,
+    /// Whether that was passed on: it is, once.
+    is_cancelled: bool,
+    /// Told when the call's connection is to be closed.
     cancelled: Arc<Notify>,
 }
 
@@ -403,6 +421,7 @@ impl Drop for CallGuard {
         if is_ours
             && let Some(call) = held.calls.remove(&self.id)
             && !self.answered
+            && !call.is_cancelled
         {
             while held.left.len() >= MAX_LEFT || held.left.front().is_some_and(|(when, ..)| when.elapsed() >= LEFT_FOR)
             {
@@ -442,6 +461,8 @@ pub(crate) struct Leg {
     hello: Hello,
     opened: ArcSwapOption<Opened>,
     opening: tokio::sync::Mutex<Option<(Instant, Error)>>,
+    /// Whether nothing more may be opened.
+    closed: AtomicBool,
 }
 
 impl Leg {
@@ -451,6 +472,7 @@ impl Leg {
             hello: hello.clone(),
             opened: ArcSwapOption::empty(),
             opening: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -517,6 +539,11 @@ impl Leg {
         if self.opened.swap(Some(Arc::clone(&opened))).is_none() {
             self.backend.metrics.sessions.inc();
         }
+        // In this order: whoever closes the leg now either sees the session or is seen here.
+        if self.closed.load(Ordering::SeqCst) {
+            self.close().await;
+            return Err(Error::SessionUnknown);
+        }
         Ok(opened)
     }
 
@@ -530,15 +557,21 @@ impl Leg {
     }
 
     /// Passes a notification of the client on, if the backend session is open.
-    pub(crate) async fn notify(&self, body: bytes::Bytes, _slot: Slot) {
+    pub(crate) async fn notify(&self, body: bytes::Bytes) {
         if let Some(opened) = self.current() {
             // Notifications are not answered; one that a backend does not take is lost, as it would be directly.
             let _ = client::notify(&self.backend, &opened, body, Judged::No).await;
         }
     }
 
-    /// Ends the backend session.
+    /// Whether the backend keeps sessions, as far as is known.
+    fn has_session_id(&self) -> bool {
+        self.current().is_some_and(|opened| opened.session_id.is_some())
+    }
+
+    /// Ends the backend session, and one that is being opened as soon as it is.
     pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         if let Some(opened) = self.opened.swap(None) {
             self.backend.metrics.sessions.dec();
             client::close(&self.backend, &opened).await;

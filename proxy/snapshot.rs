@@ -78,7 +78,7 @@ impl Snapshot {
     pub(crate) fn remerge(&self) -> bool {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
         let merged = merge(&self.backends, &self.limits);
-        let changed = self.catalog.load().result != merged.result;
+        let changed = self.catalog.load().tools() != merged.tools();
         self.catalog.store(Arc::new(merged));
         changed
     }

@@ -66,6 +66,9 @@ impl Tool {
         let definition: Definition<'_> =
             serde_json::from_str(text).map_err(|_| bad("`name` or `inputSchema` is missing or stands twice"))?;
         let own = jsonrpc::text(definition.name).ok_or_else(|| bad("`name` is not a string"))?;
+        if own.is_empty() {
+            return Err(bad("`name` is empty"));
+        }
         let bad = |what| (Box::from(&*own), LeftOut::Malformed(what));
         let is_string = |value: Option<&RawValue>| value.is_none_or(|v| v.get().starts_with('"'));
         let is_object = |value: Option<&RawValue>| value.is_none_or(|v| v.get().starts_with('{'));
@@ -131,8 +134,10 @@ pub(crate) fn merge(backends: &[Arc<Backend>], limits: &Limits) -> Merged {
             }
         }
     }
+    let tools_end = merging.list.len();
     merging.close_list();
     Merged {
+        tools_end,
         result: merging.list.into(),
         routes: merging.routes,
         parts: merging.parts,

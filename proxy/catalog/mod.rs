@@ -98,6 +98,8 @@ impl std::fmt::Display for LeftOut {
 pub(crate) struct Merged {
     /// The result of `tools/list`.
     pub(crate) result: Bytes,
+    /// How much of it is the tools themselves.
+    tools_end: usize,
     pub(crate) routes: HashMap<Box<str>, Route>,
     /// In file order.
     pub(crate) parts: Vec<Part>,
@@ -108,6 +110,11 @@ pub(crate) struct Merged {
 }
 
 impl Merged {
+    /// The tools, without what is said about backends: what clients are told changes of.
+    pub(crate) fn tools(&self) -> &[u8] {
+        self.result.get(..self.tools_end).unwrap_or_default()
+    }
+
     /// Where a public name goes. It is looked up whole, never split.
     pub(crate) fn route(&self, public: &str) -> Option<&Route> {
         self.routes.get(public)

@@ -118,9 +118,12 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
     match listed {
         Ok(listing) => {
             refreshes.with_label_values(&[name, "ok"]).inc();
-            let _ = gateway.metrics.backend_info.remove_label_values(&[name, "legacy", listing.version]);
-            gateway.metrics.backend_info.with_label_values(&[name, "legacy", listing.version]).set(1);
-            backend.listing.store(Some(Arc::new(listing)));
+            let (info, version) = (&gateway.metrics.backend_info, listing.version);
+            let before = backend.listing.swap(Some(Arc::new(listing)));
+            if let Some(old) = before.map(|listing| listing.version).filter(|old| *old != version) {
+                let _ = info.remove_label_values(&[name, "legacy", old]);
+            }
+            info.with_label_values(&[name, "legacy", version]).set(1);
             backend.listing_ended(None);
         }
         Err(reason) => {

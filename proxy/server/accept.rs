@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::apps::ServerApp as _;
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
@@ -89,7 +88,7 @@ impl Door {
                 () = self.edge.gateway.until(Phase::Draining) => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.serve(Socket::new(stream, peer)),
+                Ok((stream, peer)) => self.serve(Socket::new(stream, peer, self.edge.head_timeout())),
                 Err(cause) => {
                     tracing::warn!(listener = &*self.label, %cause, "connection not accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -123,7 +122,7 @@ impl Door {
                     Err(_) => return tracing::debug!("TLS handshake took too long"),
                 },
             };
-            edge.process_new(stream, &stopping).await;
+            edge.connection(stream, &stopping).await;
         });
     }
 }
@@ -133,16 +132,18 @@ impl Door {
 #[derive(Debug)]
 struct Socket {
     stream: BufWriter<TcpStream>,
+    /// How long a client may take to show which HTTP it speaks.
+    patience: Duration,
     digest: Arc<SocketDigest>,
 }
 
 impl Socket {
-    fn new(stream: TcpStream, peer: SocketAddr) -> Self {
+    fn new(stream: TcpStream, peer: SocketAddr, patience: Duration) -> Self {
         // Replies are flushed when they should leave; Nagle's algorithm would only hold them back.
         let _ = stream.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(peer)));
-        Self { stream: BufWriter::with_capacity(WRITE_BUFFER, stream), digest: Arc::new(digest) }
+        Self { stream: BufWriter::with_capacity(WRITE_BUFFER, stream), patience, digest: Arc::new(digest) }
     }
 }
 
@@ -187,14 +188,17 @@ impl Peek for Socket {
     /// Tells HTTP/2 with prior knowledge from HTTP/1: `buf` is filled only as long as it looks like the former's preface.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        loop {
-            let seen = self.stream.get_ref().peek(buf).await?;
-            if seen == 0 || seen == buf.len() || buf.get(..seen) != PREFACE.get(..seen) {
-                return Ok(true);
+        let looking = async {
+            loop {
+                let seen = self.stream.get_ref().peek(buf).await?;
+                if seen == 0 || seen == buf.len() || buf.get(..seen) != PREFACE.get(..seen) {
+                    return Ok(true);
+                }
+                // Part of a preface lies there, so the socket counts as readable: only time tells when the rest has come.
+                sleep(PEEK_AGAIN).await;
             }
-            // Part of a preface lies there, so the socket counts as readable: only time tells when the rest has come.
-            sleep(PEEK_AGAIN).await;
-        }
+        };
+        timeout(self.patience, looking).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
