@@ -1,12 +1,13 @@
 //! What outlives a snapshot: sessions, metrics, connections, the phase of a stop; and the loops beside the request path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use toolgate_config::Config;
 
@@ -50,6 +51,8 @@ pub(crate) struct Gateway {
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) methods: crate::method::Handles,
     generation: AtomicU64,
+    /// The loops that hold a session of the gateway's own with a backend, and end it when the backend is retired.
+    listers: Mutex<Vec<JoinHandle<()>>>,
     /// What takes up new configurations; set once, when the gateway is put together.
     pub(crate) reloader: OnceLock<Arc<Reloader>>,
 }
@@ -72,6 +75,7 @@ impl Gateway {
             revision: watch::Sender::new(1),
             phase: watch::Sender::new(Phase::Serving),
             generation: AtomicU64::new(1),
+            listers: Mutex::default(),
             reloader: OnceLock::new(),
         }))
     }
@@ -156,7 +160,11 @@ impl Gateway {
     }
 
     fn tend(self: &Arc<Self>, backend: Arc<Backend>) {
-        tokio::spawn(refresh::run(Arc::clone(self), Arc::clone(&backend)));
+        let lister = tokio::spawn(refresh::run(Arc::clone(self), Arc::clone(&backend)));
+        let mut listers = self.listers.lock().unwrap_or_else(PoisonError::into_inner);
+        listers.retain(|lister| !lister.is_finished());
+        listers.push(lister);
+        drop(listers);
         tokio::spawn(probe::run(Arc::clone(self), backend));
     }
 
@@ -217,9 +225,12 @@ impl Gateway {
         metrics.retain_tools(|of, _| of != name);
     }
 
-    /// Ends every backend session, for a stop.
+    /// Ends every backend session, clients' and the gateway's own, for a stop.
     pub(crate) async fn close_sessions(&self) {
-        close(self.sessions.drain()).await;
+        self.snapshot().backends.iter().for_each(|backend| backend.retire());
+        let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
+        let ending = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
+        let (_, ()) = tokio::join!(ending, close(self.sessions.drain()));
     }
 }
 

@@ -34,6 +34,13 @@ pub enum Outcome {
     Unchanged,
 }
 
+/// Whether somebody waits to hear how a reload went. That a look at the files found nothing new is worth no count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Asked {
+    No,
+    Yes,
+}
+
 /// Takes up new configurations, one at a time.
 pub(crate) struct Reloader {
     gateway: Weak<Gateway>,
@@ -65,17 +72,25 @@ impl Reloader {
 
     /// Reads the file again. `None` when there is no file: the gateway was built from a configuration.
     pub(crate) async fn reload(&self) -> Option<Outcome> {
+        self.look(Asked::Yes).await
+    }
+
+    async fn look(&self, asked: Asked) -> Option<Outcome> {
         let path = self.path.get()?.clone();
         let loaded = tokio::task::spawn_blocking(move || toolgate_config::load(&path)).await;
         Some(match loaded {
-            Ok(Ok(config)) => self.take(config).await,
-            Ok(Err(report)) => self.noted(rejected(report.diagnostics().iter().map(ToString::to_string))),
-            Err(_) => self.noted(rejected(["reading the configuration failed".to_owned()])),
+            Ok(Ok(config)) => self.take_if(config, asked).await,
+            Ok(Err(report)) => self.noted(rejected(report.diagnostics().iter().map(ToString::to_string)), asked),
+            Err(_) => self.noted(rejected(["reading the configuration failed".to_owned()]), asked),
         })
     }
 
     /// Takes a configuration up.
     pub(crate) async fn take(&self, config: Config) -> Outcome {
+        self.take_if(config, Asked::Yes).await
+    }
+
+    async fn take_if(&self, config: Config, asked: Asked) -> Outcome {
         let _one = self.one_at_a_time.lock().await;
         let Some(gateway) = self.gateway.upgrade() else {
             return rejected(["the gateway has stopped".to_owned()]);
@@ -87,7 +102,7 @@ impl Reloader {
                 fields.iter().map(|field| format!("{field}: cannot change while running; restart to take it up")),
             ),
         };
-        self.noted(outcome)
+        self.noted(outcome, asked)
     }
 
     /// Builds everything that can fail, then swaps.
@@ -114,32 +129,32 @@ impl Reloader {
     }
 
     /// Counts and logs an outcome.
-    fn noted(&self, outcome: Outcome) -> Outcome {
+    fn noted(&self, outcome: Outcome, asked: Asked) -> Outcome {
         let Some(gateway) = self.gateway.upgrade() else { return outcome };
-        let label = match &outcome {
-            Outcome::Applied { generation } => {
-                tracing::info!(generation, "configuration reloaded");
-                self.measure();
-                "applied"
-            }
-            Outcome::Rejected { problems } => {
-                gateway.metrics.reload_ok.set(0);
-                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-                if *told != *problems {
-                    for problem in problems {
-                        tracing::error!(problem, "configuration not reloaded; the old one goes on");
-                    }
-                    told.clone_from(problems);
-                }
-                "rejected"
-            }
-            Outcome::Unchanged => {
-                gateway.metrics.reload_ok.set(1);
-                self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                "unchanged"
-            }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (label, is_news) = match &outcome {
+            Outcome::Applied { .. } => ("applied", true),
+            Outcome::Rejected { problems } => ("rejected", *told != *problems),
+            Outcome::Unchanged => ("unchanged", false),
         };
-        gateway.metrics.reloads.with_label_values(&[label]).inc();
+        if is_news || asked == Asked::Yes {
+            gateway.metrics.reloads.with_label_values(&[label]).inc();
+        }
+        gateway.metrics.reload_ok.set(i64::from(label != "rejected"));
+        match &outcome {
+            Outcome::Applied { generation } => tracing::info!(generation, "configuration reloaded"),
+            Outcome::Rejected { problems } if is_news => {
+                for problem in problems {
+                    tracing::error!(problem, "configuration not reloaded; the old one goes on");
+                }
+            }
+            Outcome::Rejected { .. } | Outcome::Unchanged => {}
+        }
+        *told = if let Outcome::Rejected { problems } = &outcome { problems.clone() } else { Vec::new() };
+        drop(told);
+        if label == "applied" {
+            self.measure();
+        }
         outcome
     }
 
@@ -149,7 +164,6 @@ impl Reloader {
         let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         gateway.metrics.reload_ok.set(1);
         gateway.metrics.reload_ok_time.set(since_1970(SystemTime::now()));
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         gateway.metrics.certificate_not_after.reset();
         for resolver in self.resolvers.iter().flatten() {
             for certificate in resolver.certificates().iter() {
@@ -180,6 +194,8 @@ async fn watch(reloader: Arc<Reloader>) {
         if folders != watched {
             _watcher = watch_folders(&folders, &changed);
             watched = folders;
+            // What changed before anybody watched is not told.
+            let _ = changed.try_send(());
         }
         tokio::select! {
             Some(()) = changes.recv() => {
@@ -190,7 +206,7 @@ async fn watch(reloader: Arc<Reloader>) {
             () = stopping => return,
             () = sleep(config.reload.poll), if !config.reload.watch => continue,
         }
-        reloader.reload().await;
+        reloader.look(Asked::No).await;
     }
 }
 

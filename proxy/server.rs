@@ -45,6 +45,9 @@ const OWN_MAX_BODY: u64 = 64 * 1024;
 /// The largest request head, path and headers together: what HTTP/2 is limited to as well.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// For a first request that was on its way when the gateway went down.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+
 /// What is served at an address.
 pub(crate) enum Site {
     /// MCP, by the rules of this listener in the configuration.
@@ -110,7 +113,10 @@ impl Edge {
     async fn connection(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) {
         let connection = Arc::new(Connection { edge: Arc::clone(self), begun: AtomicBool::new(false) });
         let idle_from_the_start = async {
-            sleep(self.world(&self.gateway.snapshot()).timeout.idle).await;
+            tokio::select! {
+                () = sleep(self.world(&self.gateway.snapshot()).timeout.idle) => {}
+                () = self.last_chance() => {}
+            }
             if connection.begun.load(Ordering::Relaxed) {
                 std::future::pending::<()>().await;
             }
@@ -119,6 +125,12 @@ impl Edge {
             _ = connection.process_new(stream, shutdown) => {}
             () = idle_from_the_start => {}
         }
+    }
+
+    /// Completes when a connection that was just opened as the gateway went down has had its time to send a request.
+    async fn last_chance(&self) {
+        self.gateway.until(Phase::Draining).await;
+        sleep(LAST_CHANCE).await;
     }
 
     /// Serves one request.
@@ -188,6 +200,7 @@ impl Edge {
             biased;
             read = timeout(limit, downstream.read_request()) => read,
             () = self.gateway.until(Phase::Draining), if is_reused => return false,
+            () = self.last_chance(), if !is_reused => return false,
         };
         let error = match read {
             Ok(Ok(there_is_one)) => return there_is_one,

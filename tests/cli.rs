@@ -1,0 +1,187 @@
+//! The binary: its commands, what they print, and how they exit.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::client::names;
+use crate::support::process::{Process, run};
+use crate::support::{FakeBackend, Mood, Setup};
+
+/// A configuration in a folder of its own.
+fn written(yaml: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file: PathBuf = folder.path().join("toolgate.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    (folder, file.to_str().unwrap().to_owned())
+}
+
+/// Exit code, standard output and standard error.
+fn told(output: Output) -> (Option<i32>, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn check_says_that_a_good_file_is_good() {
+    let (_folder, file) = written(&Setup::new().backend_at("a", "http://127.0.0.1:1/mcp", "").yaml());
+
+    let told = told(run(&["check", &file]).await);
+
+    assert_eq!(told, (Some(0), format!("{file}: ok\n"), String::new()));
+}
+
+#[tokio::test]
+async fn check_says_everything_that_is_wrong_and_where() {
+    let yaml = "listeners: [{ adress: 127.0.0.1:8080 }]\nbackends:\n- { name: a, url: ftp://x }\n";
+    let (_folder, file) = written(yaml);
+
+    let (code, out, problems) = told(run(&["check", &file]).await);
+
+    assert_eq!((code, &*out), (Some(78), ""));
+    assert!(problems.contains(&format!("{file}:1:")) && problems.contains("did you mean `address`?"), "{problems}");
+    assert!(problems.contains(&format!("{file}:3:")) && problems.contains("backends[0].url"), "{problems}");
+}
+
+#[tokio::test]
+async fn check_and_run_refuse_a_file_that_is_not_there() {
+    for arguments in [&["check", "/nowhere/x.yaml"][..], &["run", "--config", "/nowhere/x.yaml"]] {
+        let (code, _, problem) = told(run(arguments).await);
+        assert_eq!(code, Some(78));
+        assert!(problem.contains("/nowhere/x.yaml"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn run_refuses_a_wrong_file_as_check_does() {
+    let (_folder, file) = written("listeners: []\nbackends: []\n");
+
+    let (checked, ran) = (told(run(&["check", &file]).await), told(run(&["run", "--config", &file]).await));
+
+    assert_eq!(ran, checked);
+    assert_eq!(ran.0, Some(78));
+}
+
+#[tokio::test]
+async fn arguments_that_nobody_knows_are_a_usage_error() {
+    for arguments in [&["serve"][..], &[], &["run"], &["run", "--confg", "x"], &["check"], &["check", "a", "b"]] {
+        let (code, out, problem) = told(run(arguments).await);
+        assert_eq!((code, &*out), (Some(64), ""), "{arguments:?}");
+        assert!(problem.contains("Usage"), "{arguments:?}: {problem}");
+    }
+}
+
+#[tokio::test]
+async fn help_and_version_are_no_errors() {
+    let (help, version) = (told(run(&["--help"]).await), told(run(&["--version"]).await));
+
+    assert_eq!((help.0, version.0), (Some(0), Some(0)));
+    assert!(["run", "demo", "check", "tools", "schema"].iter().all(|command| help.1.contains(command)), "{}", help.1);
+    assert_eq!(version.1, format!("toolgate {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told_at_once() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let setup = Setup::new().backend_at("a", "http://127.0.0.1:1/mcp", "");
+
+    for (setup, field) in [
+        (setup.clone().listening_on(&address), "listeners[0].address"),
+        (setup.section("admin", &format!("{{ address: \"{address}\" }}")), "admin.address"),
+    ] {
+        let (_folder, file) = written(&setup.yaml());
+        let (code, _, problem) = told(run(&["run", "--config", &file]).await);
+        assert_eq!(code, Some(1), "{problem}");
+        assert!(problem.contains(field) && problem.contains(&address) && problem.contains("in use"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_is_free_again_as_soon_as_its_process_has_ended() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let mut first = Process::start(&Setup::fronting(&[&backend])).await;
+    first.client().await.call("a__x").await.result();
+    let address = first.address.to_string();
+    first.signal("TERM").await;
+    first.ended().await;
+
+    let second = Process::start(&Setup::fronting(&[&backend]).listening_on(&address)).await;
+
+    assert_eq!(second.address.to_string(), address);
+    second.client().await.call("a__x").await.result();
+}
+
+#[tokio::test]
+async fn schema_prints_a_json_schema() {
+    let (code, out, _) = told(run(&["schema"]).await);
+
+    let schema: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(0));
+    assert!(schema["$schema"].as_str().unwrap().contains("2020-12"), "{out}");
+    assert!(schema["properties"]["backends"].is_object());
+}
+
+#[tokio::test]
+async fn tools_prints_the_merged_list_and_leaves_no_session() {
+    let a = FakeBackend::named("a").tool("x").tool("not ok").start().await;
+    let b = FakeBackend::named("b").tool("y").tool("z").pages_of(1).start().await;
+    let (_folder, file) = written(&Setup::fronting(&[&a, &b]).yaml());
+
+    let (code, out, problems) = told(run(&["tools", "--config", &file]).await);
+
+    assert_eq!(names(&serde_json::from_str(&out).unwrap()), ["a__x", "b__y", "b__z"]);
+    assert_eq!(code, Some(0), "{problems}");
+    assert!(problems.contains("`not ok`"), "{problems}");
+    assert_eq!((a.gateway_sessions(), b.gateway_sessions()), (0, 0));
+}
+
+#[tokio::test]
+async fn tools_names_the_backends_it_could_not_list() {
+    let a = FakeBackend::with_tool("a", "x").await;
+    let b = FakeBackend::named("b").tool("y").mood(Mood::LoginPage(200)).start().await;
+    let (_folder, file) = written(&Setup::fronting(&[&a, &b]).yaml());
+
+    let (code, out, problems) = told(run(&["tools", "--config", &file]).await);
+
+    assert_eq!(names(&serde_json::from_str(&out).unwrap()), ["a__x"]);
+    assert_eq!(code, Some(1));
+    assert!(problems.contains("backend `b`"), "{problems}");
+}
+
+#[tokio::test]
+async fn the_demo_serves_what_it_prints() {
+    let Some(mut demo) = Process::demo().await else { return };
+    let client = demo.client().await;
+
+    assert_eq!(client.tools().await, ["clock__now", "clock__wait", "text__shout", "text__count"]);
+    let mut said = Vec::new();
+    for _ in 0..4 {
+        said.push(client.call_with("text__shout", json!({ "text": "hello" })).await.result());
+    }
+    demo.signal("INT").await;
+
+    assert!(said[..3].iter().all(|result| result["content"][0]["text"] == "HELLO"), "{said:?}");
+    assert_eq!(said[3]["isError"], true);
+    assert!(demo.log().iter().any(|line| line.contains("http://127.0.0.1:8080/mcp")));
+    assert_eq!(demo.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_log_can_be_json() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let gateway = Process::start_logging_json(&Setup::fronting(&[&backend])).await;
+    let client = gateway.client().await.with_header("x-request-id", "find-me");
+    client.call("a__x").await.result();
+
+    let line = gateway.logged("find-me").await;
+
+    let line: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["id"], "find-me");
+    assert_eq!((&line["backend"], &line["tool"], &line["outcome"]), (&"a".into(), &"a__x".into(), &"ok".into()));
+    assert_eq!(gateway.log().iter().filter(|line| line.contains("find-me")).count(), 1);
+    assert!(!gateway.log().iter().any(|line| line.contains(client.session.as_deref().unwrap())));
+}

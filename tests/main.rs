@@ -1,0 +1,24 @@
+//! The gateway against real HTTP: clients on one side, backends in this process on the other. One file for each group of
+//! behaviours.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod support;
+
+mod admin;
+mod backend_sessions;
+mod calls;
+mod catalog;
+mod cli;
+mod drain;
+mod edge;
+mod health;
+mod http;
+mod limits;
+mod messages;
+mod misbehaviour;
+mod readme;
+mod reload;
+mod sessions;
+mod streams;
+mod tls;

@@ -1,0 +1,158 @@
+//! Puts a fake together.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpSocket;
+use tokio::sync::{mpsc, watch};
+
+use super::server::accept;
+use super::state::{Shared, State, Tool};
+use super::{FakeBackend, Forgets, Mood, definition};
+
+/// A fake that is being put together.
+pub(crate) struct Builder {
+    name: &'static str,
+    backlog: u32,
+    state: State,
+}
+
+impl Builder {
+    pub(super) fn new(name: &'static str) -> Self {
+        let state = State {
+            tools: Vec::new(),
+            page: usize::MAX,
+            mood: Mood::Well,
+            forgets: Forgets::NotFound,
+            logging: false,
+            streams: false,
+            sessionless: false,
+            in_events: false,
+            slow_lists: Duration::ZERO,
+            instructions: None,
+            allowed_headers: Vec::new(),
+            extra_headers: Vec::new(),
+            sessions: HashMap::new(),
+            opened: 0,
+            cursors: 0,
+            connections: 0,
+            seen: Vec::new(),
+            faults: Vec::new(),
+        };
+        Self { name, backlog: 1024, state }
+    }
+
+    /// A tool that answers at once.
+    pub(crate) fn tool(self, name: &str) -> Self {
+        let definition = definition(name);
+        self.add(name, definition, false)
+    }
+
+    /// A tool whose calls the test answers: see [`FakeBackend::next_call`].
+    pub(crate) fn held(self, name: &str) -> Self {
+        let definition = definition(name);
+        self.add(name, definition, true)
+    }
+
+    /// A tool, or what passes for one, listed in exactly these bytes. It answers at once.
+    pub(crate) fn defined(self, name: &str, definition: &str) -> Self {
+        self.add(name, definition.to_owned(), false)
+    }
+
+    fn add(mut self, name: &str, definition: String, held: bool) -> Self {
+        self.state.tools.push(Tool { name: name.to_owned(), definition, held });
+        self
+    }
+
+    /// So many tools a page.
+    pub(crate) fn pages_of(mut self, tools: usize) -> Self {
+        self.state.page = tools;
+        self
+    }
+
+    pub(crate) fn mood(mut self, mood: Mood) -> Self {
+        self.state.mood = mood;
+        self
+    }
+
+    pub(crate) fn forgets(mut self, forgets: Forgets) -> Self {
+        self.state.forgets = forgets;
+        self
+    }
+
+    /// It takes `logging/setLevel`.
+    pub(crate) fn logging(mut self) -> Self {
+        self.state.logging = true;
+        self
+    }
+
+    /// It has a GET stream.
+    pub(crate) fn streams(mut self) -> Self {
+        self.state.streams = true;
+        self
+    }
+
+    /// It keeps no sessions.
+    pub(crate) fn sessionless(mut self) -> Self {
+        self.state.sessionless = true;
+        self
+    }
+
+    /// It answers in events where it could in JSON.
+    pub(crate) fn in_events(mut self) -> Self {
+        self.state.in_events = true;
+        self
+    }
+
+    /// Its lists take this long.
+    pub(crate) fn slow_lists(mut self, pause: Duration) -> Self {
+        self.state.slow_lists = pause;
+        self
+    }
+
+    pub(crate) fn instructions(mut self, text: &str) -> Self {
+        self.state.instructions = Some(text.to_owned());
+        self
+    }
+
+    /// A header that it may be sent although no backend should see it unless configured.
+    pub(crate) fn takes_header(mut self, name: &str) -> Self {
+        self.state.allowed_headers.push(name.to_owned());
+        self
+    }
+
+    /// A header on each of its answers.
+    pub(crate) fn sends_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.state.extra_headers.push((name, value));
+        self
+    }
+
+    /// The kernel queues few connections for it: see [`FakeBackend::stop_accepting`].
+    pub(crate) fn short_queue(mut self) -> Self {
+        self.backlog = 1;
+        self
+    }
+
+    pub(crate) async fn start(self) -> FakeBackend {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let listener = socket.listen(self.backlog).expect("a socket that listens");
+        let address = listener.local_addr().expect("an address");
+        let (calls, held) = mpsc::channel(64);
+        let shared = Arc::new(Shared {
+            name: self.name,
+            address,
+            authority: Mutex::new(address.to_string()),
+            state: Mutex::new(self.state),
+            changes: watch::Sender::new(0),
+            calls,
+            closing_idle: watch::Sender::new(0),
+            accepting: watch::Sender::new(true),
+            shaking_hands: watch::Sender::new(true),
+        });
+        let door = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
+        FakeBackend { shared, held: tokio::sync::Mutex::new(held), door }
+    }
+}

@@ -1,0 +1,70 @@
+//! What a fake is and remembers.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::{Call, Forgets, Mood, Seen};
+
+pub(super) struct Tool {
+    pub(super) name: String,
+    pub(super) definition: String,
+    pub(super) held: bool,
+}
+
+pub(super) struct Session {
+    pub(super) client: String,
+    pub(super) version: String,
+    pub(super) ids: HashSet<String>,
+    pub(super) stream: Option<mpsc::Sender<Bytes>>,
+}
+
+pub(super) struct State {
+    pub(super) tools: Vec<Tool>,
+    pub(super) page: usize,
+    pub(super) mood: Mood,
+    pub(super) forgets: Forgets,
+    pub(super) logging: bool,
+    pub(super) streams: bool,
+    pub(super) sessionless: bool,
+    pub(super) in_events: bool,
+    pub(super) slow_lists: Duration,
+    pub(super) instructions: Option<String>,
+    pub(super) allowed_headers: Vec<String>,
+    pub(super) extra_headers: Vec<(&'static str, &'static str)>,
+    pub(super) sessions: HashMap<String, Session>,
+    pub(super) opened: usize,
+    pub(super) cursors: usize,
+    pub(super) connections: usize,
+    pub(super) seen: Vec<Seen>,
+    pub(super) faults: Vec<String>,
+}
+
+pub(super) struct Shared {
+    pub(super) name: &'static str,
+    pub(super) address: SocketAddr,
+    pub(super) authority: Mutex<String>,
+    pub(super) state: Mutex<State>,
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) calls: mpsc::Sender<Call>,
+    pub(super) closing_idle: watch::Sender<u64>,
+    /// Whether connections are accepted.
+    pub(super) accepting: watch::Sender<bool>,
+    /// Whether handshakes of clients are answered.
+    pub(super) shaking_hands: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere has been told already.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
