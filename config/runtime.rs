@@ -86,7 +86,7 @@ pub struct Sessions {
     pub idle: Duration,
     /// A session is over this long after `initialize`. Default 24 h.
     pub lifetime: Duration,
-    /// Sessions held at once; further ones are refused. Default 100,000.
+    /// Sessions that something is held for at once; beyond, the longest unused one is released. Default 100,000.
     pub max: u32,
 }
 

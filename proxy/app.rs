@@ -198,11 +198,13 @@ impl Running {
         sleep(drain.delay).await;
         self.enter(Phase::Draining);
         self.shutdown.send_replace(true);
-        if timeout(drain.timeout, self.gone.recv()).await.is_err() {
+        let cut = timeout(drain.timeout, self.gone.recv()).await.is_err();
+        if cut {
             self.enter(Phase::Cut);
             let _ = timeout(CUT_GRACE, self.gone.recv()).await;
         }
         self.gateway.close_sessions().await;
+        tracing::info!(cut, "stopped");
     }
 
     fn enter(&self, phase: Phase) {

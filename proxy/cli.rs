@@ -197,10 +197,11 @@ const STDERR: Out = || Box::new(std::io::stderr());
 /// Starts logging. `TOOLGATE_LOG` overrides the level, in tracing's syntax.
 fn start_logging(log: Log, out: Out) {
     let level = match log.level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        // pingora tells of every client that leaves; what that means is in our own lines.
-        LogLevel::Info => "info,pingora_core=warn",
+        // pingora calls errors what any client can bring about, and what its pool mends by itself; what either means is in
+        // our own lines.
+        LogLevel::Error => "error,pingora_core=off,pingora_pool=off",
+        LogLevel::Warn => "warn,pingora_core=off,pingora_pool=off",
+        LogLevel::Info => "info,pingora_core=off,pingora_pool=off",
         LogLevel::Debug => "info,toolgate=debug",
         LogLevel::Trace => "trace",
     };

@@ -49,6 +49,8 @@ pub(crate) enum Error {
     BackendTimeout { backend: BackendName, phase: Phase, after: Duration },
     #[error("backend `{backend}` has been unavailable for {}s; other backends' tools work", down_for.as_secs())]
     BackendUnavailable { backend: BackendName, down_for: Duration },
+    #[error("backend `{backend}` closed the connection before it had read the request; it did not run")]
+    BackendUnread { backend: BackendName },
     #[error("the request body did not arrive within {}s", deadline.as_secs_f64())]
     BodyTimeout { deadline: Duration },
     #[error("the request body is larger than {cap} bytes")]
@@ -196,7 +198,8 @@ impl Error {
             Self::BackendClosed { .. }
             | Self::BackendCredentials { .. }
             | Self::BackendProtocol { .. }
-            | Self::BackendStatus { .. } => Kind::UpstreamError,
+            | Self::BackendStatus { .. }
+            | Self::BackendUnread { .. } => Kind::UpstreamError,
             Self::BackendTimeout { .. } => Kind::Timeout,
             Self::BodyTimeout { .. }
             | Self::BodyTooLarge { .. }
@@ -246,6 +249,7 @@ impl Error {
             | Self::BackendStatus { .. }
             | Self::BackendTimeout { .. }
             | Self::BackendUnavailable { .. }
+            | Self::BackendUnread { .. }
             | Self::Cancelled
             | Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
@@ -287,7 +291,9 @@ impl Error {
             Self::BackendConnect { backend } | Self::BackendUnavailable { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
-            Self::BackendClosed { backend } | Self::BackendProtocol { backend, .. } => {
+            Self::BackendClosed { backend }
+            | Self::BackendProtocol { backend, .. }
+            | Self::BackendUnread { backend } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendCredentials { backend, status } | Self::BackendStatus { backend, status } => {

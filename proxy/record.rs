@@ -88,7 +88,7 @@ impl Drop for Record {
             None => ("", ""),
         };
         let (id, client, method, outcome) = (&*self.request_id, self.client, self.method.name(), kind.as_str());
-        let (ms, error) = (took.as_secs_f64() * 1000.0, self.error.as_deref().unwrap_or(""));
+        let (ms, error) = ((took.as_secs_f64() * 1e6).round() / 1000.0, self.error.as_deref().unwrap_or(""));
         let session = self.session.map(|id| format!("{:08x}", id >> 96)).unwrap_or_default();
         if kind != Kind::Ok && self.side != Side::Downstream {
             tracing::warn!(id, %client, session, method, tool, backend, outcome, ms, error, "call");

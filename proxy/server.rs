@@ -140,8 +140,9 @@ impl Edge {
         }
         let snapshot = self.gateway.snapshot();
         let world = self.world(&snapshot);
-        let idle = (self.gateway.phase() == Phase::Serving).then(|| world.timeout.idle.as_secs().max(1));
-        downstream.set_keepalive(idle);
+        // pingora decided against keeping the connection where its framing is ambiguous; that stands.
+        let keep = downstream.get_keepalive().is_some() && self.gateway.phase() == Phase::Serving;
+        downstream.set_keepalive(keep.then(|| world.timeout.idle.as_secs().max(1)));
         downstream.set_write_timeout(Some(world.timeout.write));
         downstream.set_read_timeout(None);
         // A request that was sent ahead waits for its turn; taken for data that nobody asked for, it would end the one before.
@@ -206,7 +207,8 @@ impl Edge {
             Ok(Ok(there_is_one)) => return there_is_one,
             Ok(Err(cause)) => {
                 tracing::debug!(%cause, "request head refused");
-                let too_large = cause.to_string().contains("larger than");
+                let text = cause.to_string();
+                let too_large = text.contains("larger than") || text.contains("too many headers");
                 let problem = if too_large { HEAD_TOO_LARGE } else { "the request is not valid HTTP" };
                 Error::HttpMalformed { problem, too_large }
             }
@@ -214,7 +216,14 @@ impl Edge {
             Err(_) => Error::RequestTimeout,
         };
         downstream.set_keepalive(None);
-        write::refuse_unread(downstream, &error).await;
+        let request = Request {
+            verb: Method::POST,
+            headers: McpHeaders::default(),
+            client: peer(downstream),
+            request_id: dispatch::request_id(None),
+            started: Instant::now(),
+        };
+        write::refuse_unread(downstream, dispatch::refuse(&self.gateway, &request, &error, None)).await;
         downstream.shutdown().await;
         false
     }
@@ -239,6 +248,9 @@ impl Edge {
                     Ok(body) => {
                         let reply = self.answer(downstream, world, head, body).await;
                         let Some(reply) = reply else { return Written::Broken };
+                        if self.gateway.phase() != Phase::Serving {
+                            downstream.set_keepalive(None);
+                        }
                         return writer.write(downstream, reply).await;
                     }
                 }
@@ -249,18 +261,14 @@ impl Edge {
         }
         downstream.set_keepalive(None);
         let written = writer.write(downstream, refusal).await;
-        if downstream.is_http2() {
-            return written;
-        }
         body::linger(downstream).await;
-        Written::Broken
+        if downstream.is_http2() { written } else { Written::Broken }
     }
 
     /// Picks from a request head what is needed past the rules.
     fn head(&self, downstream: &Downstream, world: &World<'_>) -> Head {
         let header = downstream.req_header();
-        let peer = downstream.client_addr().and_then(|addr| addr.as_inet()).map(std::net::SocketAddr::ip);
-        let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let peer = peer(downstream);
         let trusted = world.listener.map_or(&[][..], |listener| &listener.trusted_proxies);
         let number = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
         Head {
@@ -326,6 +334,12 @@ impl Edge {
 }
 
 const HEAD_TOO_LARGE: &str = "the request head is too large";
+
+/// The other end of the connection.
+fn peer(downstream: &Downstream) -> IpAddr {
+    let peer = downstream.client_addr().and_then(|addr| addr.as_inet()).map(std::net::SocketAddr::ip);
+    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
 
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

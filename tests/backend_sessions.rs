@@ -81,7 +81,7 @@ async fn a_backend_is_told_the_clients_name_and_version_but_offered_nothing() {
     let params = json!({
         "protocolVersion": "2025-06-18",
         "capabilities": { "sampling": {}, "roots": { "listChanged": true } },
-        "clientInfo": { "name": "claude", "title": "Claude", "version": "9" },
+        "clientInfo": { "name": "editor", "title": "Editor", "version": "9" },
     });
     let stranger = proxy.stranger();
     let client = stranger.in_session_of(&stranger.ask("initialize", params).await);
@@ -91,8 +91,35 @@ async fn a_backend_is_told_the_clients_name_and_version_but_offered_nothing() {
     let told = backend.by_clients("initialize")[0].json()["params"].clone();
     assert_eq!(told["protocolVersion"], "2025-06-18");
     assert_eq!(told["capabilities"], json!({}));
-    assert_eq!(told["clientInfo"], json!({ "name": "claude", "title": "Claude", "version": "9" }));
+    assert_eq!(told["clientInfo"], json!({ "name": "editor", "title": "Editor", "version": "9" }));
     assert_eq!(backend.only_call().headers["mcp-protocol-version"], "2025-06-18");
+}
+
+#[tokio::test]
+async fn each_side_is_spoken_to_in_its_own_version() {
+    let old = FakeBackend::named("old").tool("echo").speaks("2024-11-05").start().await;
+    let new = FakeBackend::named("new").tool("echo").speaks("2025-11-25").start().await;
+    let proxy = TestProxy::fronting(&[&old, &new]).await;
+
+    for version in ["2024-11-05", "2025-03-26", "2025-11-25"] {
+        let client = proxy.client_of(version).await.with_header("mcp-protocol-version", version);
+        assert_eq!(client.call("old__echo").await.result(), spoken("echo"));
+        assert_eq!(client.call("new__echo").await.result(), spoken("echo"));
+    }
+
+    // A header of another version would have been a fault.
+    assert!(old.calls().iter().all(|call| call.headers["mcp-protocol-version"] == "2024-11-05"));
+}
+
+#[tokio::test]
+async fn a_backend_of_an_unknown_version_is_named() {
+    let backend = FakeBackend::named("a").tool("echo").speaks("2099-01-01").start().await;
+    let well = FakeBackend::with_tool("well", "echo").await;
+    let proxy = TestProxy::fronting(&[&backend, &well]).await;
+
+    assert_eq!(proxy.client().await.tools().await, ["well__echo"]);
+    let failure = proxy.page("/backends").await.json()["backends"][0]["listing"]["failure"].clone();
+    assert!(failure.as_str().unwrap().contains("protocol version"), "{failure}");
 }
 
 #[tokio::test]

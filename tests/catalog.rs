@@ -193,6 +193,10 @@ async fn the_tools_of_a_backend_go_once_it_was_away_too_long() {
 
     eventually(async || client.tools().await == ["b__y"]).await;
     assert_eq!(incomplete(&client).await, json!([{ "name": "a", "state": "missing" }]));
+    // Its prefix still tells whose tool that was: away is not the same as unknown.
+    let answer = client.call("a__x").await;
+    assert_eq!(answer.code(), 503);
+    assert!(answer.message().contains("backend `a` has been unavailable"), "{answer:?}");
 }
 
 #[tokio::test]

@@ -56,7 +56,9 @@ async fn calls_under_way_are_finished() {
     call.finish();
     stream.finish().await;
 
-    assert_eq!(within(running).await.unwrap().result(), spoken("x"));
+    let answer = within(running).await.unwrap();
+    assert_eq!(answer.result(), spoken("x"));
+    assert_eq!(answer.header("connection").to_ascii_lowercase(), "close");
     assert_eq!(opened.message().await.unwrap()["result"], spoken("x"));
     assert_eq!(opened.message().await, None);
     within(stopped).await.unwrap();

@@ -8,7 +8,7 @@ use crate::support::backend::spoken;
 use crate::support::{FakeBackend, Mood, Setup, TestProxy, eventually, never_within};
 
 /// Probes that find things out within the patience of a test.
-const QUICK: &str = "{ interval: 100ms, timeout: 100ms, rise: 2, fall: 3, max_backoff: 200ms }";
+const QUICK: &str = "{ interval: 200ms, timeout: 200ms, rise: 2, fall: 3, max_backoff: 400ms }";
 /// No probes after the first: only calls tell.
 const CALLS_ONLY: &str = "{ interval: 1h, timeout: 3s, rise: 1, fall: 3, max_backoff: 1h }";
 
@@ -31,7 +31,7 @@ async fn a_probe_is_a_whole_session_and_leaves_none_behind() {
 
 #[tokio::test]
 async fn a_probe_that_times_out_leaves_no_session_behind() {
-    let backend = FakeBackend::named("a").tool("x").slow_lists(Duration::from_millis(300)).start().await;
+    let backend = FakeBackend::named("a").tool("x").slow_lists(Duration::from_millis(500)).start().await;
     let proxy = Setup::fronting(&[&backend]).section("health", QUICK).start().await;
 
     proxy.until_state(&backend, "unhealthy").await;
@@ -137,6 +137,24 @@ async fn calls_that_fail_tell_too() {
 }
 
 #[tokio::test]
+async fn calls_that_are_not_answered_in_time_tell_too() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let setup = Setup::new().backend(&backend, "timeout: { first_byte: 300ms }").section("health", CALLS_ONLY);
+    let proxy = setup.start().await;
+    let client = proxy.client().await;
+    proxy.until_state(&backend, "healthy").await;
+    client.call("a__x").await.result();
+
+    backend.set_mood(Mood::Stalled);
+    for _ in 0..3 {
+        assert_eq!(client.call("a__x").await.code(), 504);
+    }
+
+    assert!(client.call("a__x").await.message().contains("has been unavailable"));
+    assert_eq!(backend.calls().len(), 4);
+}
+
+#[tokio::test]
 async fn what_a_tool_says_is_no_failure_of_its_backend() {
     let backend = FakeBackend::with_held_tool("a", "x").await;
     let proxy = Setup::fronting(&[&backend]).section("health", CALLS_ONLY).start().await;
@@ -152,6 +170,22 @@ async fn what_a_tool_says_is_no_failure_of_its_backend() {
     call.finish();
 
     assert_eq!(running.await.unwrap().result(), spoken("x"));
+    proxy.until_state(&backend, "healthy").await;
+}
+
+#[tokio::test]
+async fn a_body_that_a_backend_will_not_read_is_no_failure_of_its_health() {
+    let backend = FakeBackend::named("a").tool("x").max_body(64 << 10).start().await;
+    let proxy = Setup::fronting(&[&backend]).section("health", CALLS_ONLY).start().await;
+    let client = proxy.client().await;
+    client.call("a__x").await.result();
+
+    for length in [100 << 10, 1 << 20, 3 << 20, 4_000_000, 4_000_000, 4_000_000] {
+        let answer = client.call_with("a__x", json!({ "pad": "x".repeat(length) })).await;
+        assert!(answer.message().contains("backend `a`"), "{answer:?}");
+    }
+
+    assert_eq!(client.call("a__x").await.result(), spoken("x"));
     proxy.until_state(&backend, "healthy").await;
 }
 

@@ -113,6 +113,52 @@ async fn a_body_that_drips_over_http_2_is_given_up_on() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_not_read_holds_up_its_backend_but_not_its_connection() {
+    let backend = FakeBackend::named("a").held("flood").tool("echo").start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let (client, h2) = (proxy.client().await, h2c(&proxy).await);
+    let call = |tool: &str| client.request(Method::POST, client.message("tools/call", &json!({ "name": tool })));
+    let (opened, stream) = tokio::join!(h2.open(call("a__flood")), async { backend.next_call().await.stream() });
+    let piece = format!("data: {}\n\n", json!({ "jsonrpc": "2.0", "method": "x", "params": "x".repeat(64 << 10) }));
+
+    let mut taken = 0;
+    let flooding = async {
+        while stream.send(piece.clone()).await {
+            taken += piece.len();
+        }
+    };
+    never_within(Duration::from_secs(1), flooding).await;
+
+    assert!(taken < 32 << 20, "{taken} bytes were taken");
+    assert_eq!(h2.send(call("a__echo")).await.result(), spoken("echo"));
+    drop(opened);
+    within(stream.disconnected()).await;
+}
+
+#[tokio::test]
+async fn connections_with_something_under_way_are_not_idle() {
+    let backend = FakeBackend::with_held_tool("a", "slow").await;
+    let proxy =
+        Setup::fronting(&[&backend]).listener("timeout: { idle: 600ms, header: 600ms, body: 600ms }").start().await;
+    let (client, h2) = (proxy.client().await, h2c(&proxy).await);
+    let call = || client.request(Method::POST, client.message("tools/call", &json!({ "name": "a__slow" })));
+    let mut own = client.listen().await;
+    let news = h2.open(client.request(Method::GET, "")).await;
+    let (by_h2, first) = tokio::join!(h2.open(call()), async { backend.next_call().await.stream() });
+    let (by_h1, second) = client.pending_call("a__slow", &backend).await;
+
+    never_within(Duration::from_secs(2), async { tokio::join!(first.disconnected(), second.disconnected()) }).await;
+    never_within(Duration::from_millis(100), own.chunk()).await;
+    first.finish().await;
+    second.finish();
+
+    assert!(within(by_h2.into_body().collect()).await.unwrap().to_bytes().starts_with(b"data: {"));
+    assert_eq!(within(by_h1).await.unwrap().result(), spoken("slow"));
+    assert_eq!(h2.send(client.request(Method::POST, client.message("ping", &json!({})))).await.result(), json!({}));
+    drop(news);
+}
+
+#[tokio::test]
 async fn ipv6_is_served() {
     let backend = FakeBackend::with_tool("a", "echo").await;
     let proxy = Setup::fronting(&[&backend]).listening_on("[::1]:0").start().await;

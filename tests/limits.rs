@@ -58,19 +58,20 @@ async fn a_refusal_can_be_http_instead() {
 
 #[tokio::test]
 async fn who_waits_as_long_as_told_is_let_through() {
-    let (_backend, proxy) = limited("[{ name: slowly, rate: 2/s, burst: 1 }]").await;
+    let (_backend, proxy) = limited("[{ name: slowly, rate: 1/s, burst: 1 }]").await;
     let client = proxy.client().await;
 
-    for _ in 0..3 {
-        // The first gets through, or comes too early and is told how long to wait.
-        client.call("a__echo").await;
-        let refused = client.call("a__echo").await;
-        assert!(is_refused(&refused), "{refused:?}");
+    for _ in 0..2 {
+        let refused = loop {
+            let answer = client.call("a__echo").await;
+            if is_refused(&answer) {
+                break answer;
+            }
+        };
         let wait = refused.result()["_meta"]["retryAfterMs"].as_u64().unwrap();
-        assert!(wait <= 500, "{wait}");
+        assert!(wait <= 1000, "{wait}");
         sleep(Duration::from_millis(wait)).await;
         assert_eq!(client.call("a__echo").await.result(), spoken("echo"));
-        sleep(Duration::from_millis(500)).await;
     }
 }
 

@@ -101,7 +101,7 @@ async fn ids_come_back_as_they_were_written() {
 
 #[tokio::test]
 async fn unknown_methods_and_notifications_are_told_apart() {
-    let (_backend, proxy) = echo().await;
+    let (backend, proxy) = echo().await;
     let client = proxy.client().await;
 
     for method in ["prompts/list", "resources/read", "tools/Call", "", "notifications/initialized"] {
@@ -113,12 +113,14 @@ async fn unknown_methods_and_notifications_are_told_apart() {
         r#"{"jsonrpc":"2.0","method":"notifications/unheard_of"}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":77}}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,
+        r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a__echo"}}"#,
         r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"x"}}"#,
     ] {
         let answer = client.post(body).await;
         assert_eq!((answer.status, answer.body.len()), (202, 0), "{body}: {answer:?}");
     }
+    assert!(backend.calls().is_empty());
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ async fn ending_a_session_ends_its_stream() {
 #[tokio::test]
 async fn a_session_is_over_after_its_lifetime() {
     let backend = FakeBackend::with_tool("a", "echo").await;
-    let proxy = Setup::fronting(&[&backend]).section("sessions", "{ lifetime: 2s }").start().await;
+    let proxy = Setup::fronting(&[&backend]).section("sessions", "{ lifetime: 3s }").start().await;
     let client = proxy.client().await;
 
     assert_eq!(client.post(PING).await.status, 200);

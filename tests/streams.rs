@@ -197,6 +197,19 @@ async fn idle_streams_are_kept_open_with_comments() {
 }
 
 #[tokio::test]
+async fn comments_to_the_client_do_not_hide_a_silent_backend() {
+    let backend = FakeBackend::with_held_tool("a", "x").await;
+    let setup = Setup::new().backend(&backend, "timeout: { idle: 600ms }").listener("keep_alive: 100ms");
+    let proxy = setup.start().await;
+    let (mut opened, call) = proxy.client().await.open_stream("a__x", &backend).await;
+
+    let answer = opened.message().await.unwrap();
+
+    assert_eq!(answer["error"]["code"], 504);
+    within(call.disconnected()).await;
+}
+
+#[tokio::test]
 async fn no_comment_comes_within_an_event() {
     let backend = FakeBackend::with_held_tool("a", "x").await;
     let proxy = Setup::fronting(&[&backend]).listener("keep_alive: 50ms").start().await;

@@ -18,7 +18,7 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora_http::RequestHeader;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use toolgate_config::{Backend as Config, BackendName, Header};
 
 use super::{Body, BuildError, Incoming, Outgoing, Transport};
@@ -28,6 +28,8 @@ use crate::tls;
 /// How long an unused connection is kept. Below the 5 s after which common MCP servers (Node, uvicorn) close theirs, so
 /// that a request rarely meets a connection that is being closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// How long the answer of a backend is waited for that has stopped reading the request.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Unused connections kept, over all backends.
 pub(crate) const POOL_SIZE: usize = 1024;
 
@@ -165,7 +167,7 @@ impl Http {
     async fn write(&self, session: &mut HttpSession, request: &Outgoing) -> Result<(), Error> {
         let closed = |cause: Box<pingora_core::Error>| {
             tracing::debug!(backend = %self.backend, %cause, "request not written");
-            Error::BackendConnect { backend: self.backend.clone() }
+            Error::BackendUnread { backend: self.backend.clone() }
         };
         session.write_request_header(self.head(request)?).await.map_err(closed)?;
         if !request.body.is_empty() {
@@ -199,7 +201,11 @@ impl Http {
         let limit = request.timeout.first_byte;
         let mut sent = false;
         let exchanging = async {
-            self.write(&mut session, request).await?;
+            if let Err(error) = self.write(&mut session, request).await {
+                // A backend may answer before it has read everything, and close: what it said counts then.
+                let answered = timeout(LAST_WORDS, self.read_head(&mut session)).await;
+                return if matches!(answered, Ok(Ok(()))) { Ok(()) } else { Err(error) };
+            }
             sent = true;
             self.read_head(&mut session).await
         };
@@ -245,6 +251,7 @@ fn incoming(http: &Http, session: HttpSession, peer: Arc<HttpPeer>, request: &Ou
         session: Some(session),
         peer,
         idle: request.timeout.idle,
+        waiting: None,
     };
     Ok(Incoming { status, headers, body: Box::new(body) })
 }
@@ -288,15 +295,21 @@ struct HttpBody {
     session: Option<HttpSession>,
     peer: Arc<HttpPeer>,
     idle: Duration,
+    /// Since when the backend is waited for. Kept apart from the future that waits, which may be dropped and made anew.
+    waiting: Option<Instant>,
 }
 
 #[async_trait]
 impl Body for HttpBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(session) = &mut self.session else { return Ok(None) };
-        let read = timeout(self.idle, session.read_body_bytes()).await;
+        let until = *self.waiting.get_or_insert_with(Instant::now) + self.idle;
+        let read = timeout_at(until, session.read_body_bytes()).await;
         let failed = match read {
-            Ok(Ok(Some(bytes))) => return Ok(Some(bytes)),
+            Ok(Ok(Some(bytes))) => {
+                self.waiting = None;
+                return Ok(Some(bytes));
+            }
             Ok(Ok(None)) => None,
             Ok(Err(cause)) => {
                 tracing::debug!(backend = %self.backend, %cause, "response cut short");

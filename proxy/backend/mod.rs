@@ -19,7 +19,7 @@ use toolgate_config::{Backend as Config, BackendName, Health as HealthConfig, Ti
 
 use crate::catalog::refresh::Listing;
 use crate::error::{Error, Phase};
-use crate::health::{Failure, Health, Signal, Transition};
+use crate::health::{Failure, Health, Signal, State, Transition};
 use crate::metrics::{BackendMetrics, Metrics};
 use crate::tls::TlsError;
 
@@ -219,7 +219,12 @@ impl Backend {
     pub(crate) fn note(&self, transition: Option<Transition>) {
         let Some(Transition { from, to, reason }) = transition else { return };
         let name = self.name().as_str();
-        tracing::warn!(backend = name, from = from.as_str(), to = to.as_str(), reason = ?reason, "backend changed state");
+        let (was, is) = (from.as_str(), to.as_str());
+        if to == State::Healthy {
+            tracing::info!(backend = name, from = was, to = is, %reason, "backend changed state");
+        } else {
+            tracing::warn!(backend = name, from = was, to = is, %reason, "backend changed state");
+        }
         self.shared.backend_transitions.with_label_values(&[name, from.as_str(), to.as_str()]).inc();
         self.relist.notify_one();
     }

@@ -5,6 +5,7 @@ pub(crate) mod probe;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -102,6 +103,17 @@ pub(crate) enum Reason {
     Failed(Failure),
     /// The backend is not in the configuration any more.
     Removed,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered => f.write_str("it answered"),
+            Self::Credentials => f.write_str("it refused the credentials"),
+            Self::Failed(failure) => write!(f, "it failed: {}", failure.as_str()),
+            Self::Removed => f.write_str("it left the configuration"),
+        }
+    }
 }
 
 /// The health of one backend, shared by all that call and probe it.

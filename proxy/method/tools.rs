@@ -1,8 +1,8 @@
 //! `tools/list` and `tools/call`.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -54,6 +54,9 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             catalog = look_again(exchange, &name).await;
         }
         let Some(route) = catalog.route(&name) else {
+            if let Some(error) = owner_is_away(exchange, &name) {
+                return Err(error);
+            }
             exchange.record.calls(OTHER, OTHER, exchange.gateway.metrics.other_tool());
             let name = name.chars().take(MAX_QUOTED).collect();
             return Err(Error::UnknownTool { name });
@@ -97,6 +100,17 @@ async fn look_again(exchange: &Exchange<'_>, name: &str) -> Arc<Merged> {
     });
     let _ = timeout(MISS_WAIT, join_all(waits)).await;
     exchange.snapshot.catalog()
+}
+
+/// The error of a call whose tool is not listed because its backend has been away for too long: its prefix tells which.
+fn owner_is_away(exchange: &Exchange<'_>, name: &str) -> Option<Error> {
+    let owners = exchange.snapshot.backends.iter().filter(|backend| {
+        let prefix = &*backend.config.prefix;
+        !prefix.is_empty() && name.starts_with(prefix) && backend.listing.load().is_none()
+    });
+    let owner = owners.max_by_key(|backend| backend.config.prefix.len())?;
+    let failure = owner.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    Some(Error::BackendUnavailable { backend: owner.name().clone(), down_for: failure.since.elapsed() })
 }
 
 /// Sends the call, and sends it again in a new session if the backend forgot the one it had: it did not run then.

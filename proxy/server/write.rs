@@ -91,12 +91,16 @@ impl Writer<'_> {
         };
         // Whatever the stream holds on to, the connection to its backend above all, goes before the last byte is awaited.
         drop((source, open));
-        let written = match ended {
-            Ended::Well(_) => downstream.write_response_body(Bytes::new(), true).await.is_ok(),
+        let (written, failure) = match ended {
+            Ended::Well(_) => (downstream.write_response_body(Bytes::new(), true).await.is_ok(), None),
             // The client must not take what it got for complete.
-            Ended::Failed(_) | Ended::Left => false,
+            Ended::Failed(error) => (false, Some(error)),
+            Ended::Left => (false, None),
         };
-        if let (Some(record), Some(kind)) = (reply.record, kind) {
+        if let (Some(mut record), Some(kind)) = (reply.record, kind) {
+            if let Some(error) = &failure {
+                record.failed(error);
+            }
             record.end(kind);
         }
         if written { Written::Whole } else { Written::Broken }
@@ -164,8 +168,7 @@ impl Writer<'_> {
 }
 
 /// Writes a refusal on a connection whose request head could not be read.
-pub(super) async fn refuse_unread(downstream: &mut Downstream, error: &Error) {
-    let reply = Reply::error(error, None);
+pub(super) async fn refuse_unread(downstream: &mut Downstream, reply: Reply) {
     let Body::Whole(pieces) = reply.body else { return };
     let body = pieces.concat();
     let Ok(mut head) = ResponseHead::build(reply.status, Some(4)) else { return };

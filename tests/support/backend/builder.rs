@@ -31,6 +31,8 @@ impl Builder {
             sessionless: false,
             in_events: false,
             slow_lists: Duration::ZERO,
+            speaks: None,
+            max_body: None,
             instructions: None,
             allowed_headers: Vec::new(),
             extra_headers: Vec::new(),
@@ -103,6 +105,18 @@ impl Builder {
     /// It answers in events where it could in JSON.
     pub(crate) fn in_events(mut self) -> Self {
         self.state.in_events = true;
+        self
+    }
+
+    /// It speaks this version, whatever it is asked for.
+    pub(crate) fn speaks(mut self, version: &'static str) -> Self {
+        self.state.speaks = Some(version);
+        self
+    }
+
+    /// It answers 413 to longer bodies at once, and closes the connection without reading them.
+    pub(crate) fn max_body(mut self, bytes: usize) -> Self {
+        self.state.max_body = Some(bytes);
         self
     }
 

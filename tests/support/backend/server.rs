@@ -93,6 +93,10 @@ struct Close;
 
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Reply, Close> {
     let (head, body) = request.into_parts();
+    let length = body.size_hint().exact().unwrap_or(0);
+    if shared.state().max_body.is_some_and(|most| length > most as u64) {
+        return Ok(bare(StatusCode::PAYLOAD_TOO_LARGE));
+    }
     let Ok(body) = body.collect().await else { return Err(Close) };
     if head.uri != "/mcp" {
         shared.fault(format!("a path that is not its own: {}", head.uri));
@@ -227,8 +231,9 @@ impl Shared {
 
     fn initialize(&self, seen: &Seen) -> Reply {
         let message = seen.json();
-        let version = message["params"]["protocolVersion"].as_str().unwrap_or("").to_owned();
+        let asked = message["params"]["protocolVersion"].as_str().unwrap_or("");
         let mut state = self.state();
+        let version = state.speaks.unwrap_or(asked).to_owned();
         if seen.session.is_some() {
             state.faults.push(format!("`initialize` with a session: {seen:?}"));
         }

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) sessionless: bool,
     pub(super) in_events: bool,
     pub(super) slow_lists: Duration,
+    pub(super) speaks: Option<&'static str>,
+    pub(super) max_body: Option<usize>,
     pub(super) instructions: Option<String>,
     pub(super) allowed_headers: Vec<String>,
     pub(super) extra_headers: Vec<(&'static str, &'static str)>,
