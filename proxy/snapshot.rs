@@ -54,7 +54,14 @@ impl Snapshot {
         for wanted in &config.backends {
             backends.push(match kept(wanted) {
                 Some(backend) => backend,
-                None => Arc::new(Backend::build(wanted, &config.health, connector, metrics)?),
+                None => {
+                    let backend = Backend::build(wanted, &config.health, connector, metrics)?;
+                    // Most changes of a section leave its tools what they were; until it is listed anew they are shown as they
+                    // were, so that clients do not see them vanish and come back.
+                    let namesake = previous.and_then(|p| p.backends.iter().find(|b| b.name() == backend.name()));
+                    backend.listing.store(namesake.and_then(|namesake| namesake.listing.load_full()));
+                    Arc::new(backend)
+                }
             });
         }
         let limits = Limits::build(&config.limits, previous.map(|p| &p.limits));

@@ -93,8 +93,8 @@ async fn tools_of_a_backend_whose_section_changed_do_not_vanish_meanwhile() {
 
     for inflight in 1..=10 {
         proxy.apply(&Setup::new().backend(&a, &format!("max_inflight: {inflight}")).backend(&b, "")).await;
-        assert_eq!(client.call("a__x").await.result(), spoken("x"), "reload {inflight}");
         assert_eq!(client.tools().await, ["a__x", "b__y"], "reload {inflight}");
+        assert_eq!(client.call("a__x").await.result(), spoken("x"), "reload {inflight}");
     }
 }
 

@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::dispatch::Exchange;
 use crate::era::Version;
 use crate::error::Error;
+use crate::jsonrpc::{self, Params};
 use crate::reply::Reply;
-use crate::session::{self, ANYONE};
+use crate::session::ANYONE;
 
 /// Starts a session. The version is the client's if it is known; backends are negotiated with apart.
 pub(super) fn initialize(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
@@ -49,7 +50,7 @@ pub(super) fn ping(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
 /// Remembers the level for backend sessions opened later, and passes it on to those that are open.
 pub(super) fn set_level<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
     async move {
-        let level = session::read_level(exchange.params)?;
+        let level = read_level(exchange.params)?;
         let session = exchange.session()?;
         session.set_level(&level);
         for leg in session.legs() {
@@ -64,4 +65,13 @@ pub(super) fn set_level<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Res
         exchange.result(Bytes::from_static(b"{}"))
     }
     .boxed()
+}
+
+/// A valid `logging/setLevel` level, as JSON (RFC 5424's eight).
+fn read_level(params: &Params<'_>) -> Result<String, Error> {
+    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+    match params.level() {
+        Some(level) if LEVELS.contains(&&*level) => Ok(jsonrpc::json_string(&level)),
+        _ => Err(Error::InvalidParams { what: format!("`level` must be one of {}", LEVELS.join(", ")).into() }),
+    }
 }
