@@ -30,7 +30,7 @@ const PURPOSE: &[u8] = b"toolgate session v1";
 const MAX_CLIENT_FIELD: usize = 128;
 /// Sessions ended by DELETE that are remembered until they would have expired.
 const MAX_ENDED: usize = 100_000;
-/// Sessions looked at to find one that others are released before.
+/// Entries of a full table looked at to find one that goes before others: a look at all of them would cost too much.
 const EVICTION_SAMPLE: usize = 64;
 /// Whom a session belongs to while nobody is asked who they are.
 pub(crate) const ANYONE: &str = "";
@@ -69,8 +69,7 @@ impl ClientInfo {
         let raw = raw.ok_or_else(|| Error::InvalidParams { what: what.into() })?;
         let mut info: Self = serde_json::from_str(raw.get()).map_err(|_| Error::InvalidParams { what: what.into() })?;
         for field in [Some(&mut info.name), Some(&mut info.version), info.title.as_mut()].into_iter().flatten() {
-            let end = (0..=MAX_CLIENT_FIELD.min(field.len())).rev().find(|&i| field.is_char_boundary(i)).unwrap_or(0);
-            field.truncate(end);
+            field.truncate(field.floor_char_boundary(MAX_CLIENT_FIELD));
         }
         Ok(info)
     }
@@ -174,7 +173,8 @@ impl Sessions {
     pub(crate) fn end(&self, session: &Session) -> Vec<Arc<Leg>> {
         if self.ended.len() >= MAX_ENDED {
             // Forgetting one revives at most a session whose owner ended it, for its owner.
-            let oldest = self.ended.iter().min_by_key(|entry| *entry.value()).map(|entry| *entry.key());
+            let oldest =
+                self.ended.iter().take(EVICTION_SAMPLE).min_by_key(|entry| *entry.value()).map(|entry| *entry.key());
             oldest.map(|id| self.ended.remove(&id));
         }
         self.ended.insert(session.id, session.expires);

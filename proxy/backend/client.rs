@@ -215,8 +215,7 @@ fn initialized(raw: &RawValue) -> Result<Opened, String> {
     let version = Version::read(&result.protocol_version)
         .ok_or_else(|| "it chose a protocol version that the gateway does not know".to_owned())?;
     let instructions = result.instructions.filter(|text| !text.trim().is_empty()).map(|mut text| {
-        let end = (0..=MAX_INSTRUCTIONS.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0);
-        text.truncate(end);
+        text.truncate(text.floor_char_boundary(MAX_INSTRUCTIONS));
         text.into_boxed_str()
     });
     Ok(Opened { session_id: None, version, logging: result.capabilities.logging.is_some(), instructions })

@@ -54,13 +54,8 @@ pub(super) fn set_level<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Res
         let session = exchange.session()?;
         session.set_level(&level);
         for leg in session.legs() {
-            let level = level.clone();
             // Nobody waits: a slow backend must not hold the others up.
-            tokio::spawn(async move {
-                if let Some(opened) = leg.current().filter(|opened| opened.logging) {
-                    leg.set_level(&opened, &level).await;
-                }
-            });
+            leg.tell_level(session);
         }
         exchange.result(Bytes::from_static(b"{}"))
     }

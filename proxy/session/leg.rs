@@ -16,9 +16,12 @@ pub(crate) struct Leg {
     pub(crate) backend: Arc<Backend>,
     hello: Hello,
     opened: ArcSwapOption<Opened>,
-    opening: tokio::sync::Mutex<Option<(Instant, Error)>>,
+    /// Held while a session is opened; how that failed last.
+    opening: Arc<tokio::sync::Mutex<Option<(Instant, Error)>>>,
     /// Whether nothing more may be opened.
     closed: AtomicBool,
+    /// Whether a task tells the backend the session's level.
+    telling: AtomicBool,
 }
 
 impl Leg {
@@ -27,8 +30,9 @@ impl Leg {
             backend: Arc::clone(backend),
             hello: hello.clone(),
             opened: ArcSwapOption::empty(),
-            opening: tokio::sync::Mutex::default(),
+            opening: Arc::default(),
             closed: AtomicBool::new(false),
+            telling: AtomicBool::new(false),
         }
     }
 
@@ -46,26 +50,9 @@ impl Leg {
         if let Some(opened) = self.usable(lost) {
             return Ok(opened);
         }
-        // In a task of its own: a client that leaves now must not leave a session behind that nobody will end.
-        let (leg, session, lost) = (Arc::clone(self), Arc::clone(session), lost.cloned());
+        // Whoever waits here does so in its own time: a client that leaves leaves the queue.
         let asked = Instant::now();
-        let opening = tokio::spawn(async move { leg.open_once(&session, lost.as_ref(), asked).await });
-        opening.await.unwrap_or_else(|_| {
-            Err(Error::BackendProtocol { backend: self.backend.name().clone(), what: "its handshake failed".into() })
-        })
-    }
-
-    fn usable(&self, lost: Option<&Arc<Opened>>) -> Option<Arc<Opened>> {
-        self.opened.load_full().filter(|opened| lost.is_none_or(|lost| !Arc::ptr_eq(lost, opened)))
-    }
-
-    async fn open_once(
-        &self,
-        session: &Session,
-        lost: Option<&Arc<Opened>>,
-        asked: Instant,
-    ) -> Result<Arc<Opened>, Error> {
-        let mut last_failure = self.opening.lock().await;
+        let mut last_failure = Arc::clone(&self.opening).lock_owned().await;
         if let Some(opened) = self.usable(lost) {
             return Ok(opened);
         }
@@ -75,13 +62,25 @@ impl Leg {
         {
             return Err(error.clone());
         }
-        let outcome = self.open_now(session).await;
-        if lost.is_some() {
-            let metrics = &self.backend.metrics;
-            if outcome.is_ok() { &metrics.reopened_ok } else { &metrics.reopened_failed }.inc();
-        }
-        *last_failure = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
-        outcome
+        // The one try at a time is a task of its own: a client that leaves now must not leave a session behind that nobody
+        // will end.
+        let (leg, session, is_again) = (Arc::clone(self), Arc::clone(session), lost.is_some());
+        let opening = tokio::spawn(async move {
+            let outcome = leg.open_now(&session).await;
+            if is_again {
+                let metrics = &leg.backend.metrics;
+                if outcome.is_ok() { &metrics.reopened_ok } else { &metrics.reopened_failed }.inc();
+            }
+            *last_failure = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+            outcome
+        });
+        opening.await.unwrap_or_else(|_| {
+            Err(Error::BackendProtocol { backend: self.backend.name().clone(), what: "its handshake failed".into() })
+        })
+    }
+
+    fn usable(&self, lost: Option<&Arc<Opened>>) -> Option<Arc<Opened>> {
+        self.opened.load_full().filter(|opened| lost.is_none_or(|lost| !Arc::ptr_eq(lost, opened)))
     }
 
     async fn open_now(&self, session: &Session) -> Result<Arc<Opened>, Error> {
@@ -103,8 +102,35 @@ impl Leg {
         Ok(opened)
     }
 
+    /// Has the backend told the session's level, if a session with it is open: by one task at a time, which goes on until what
+    /// it told is what the client set last.
+    pub(crate) fn tell_level(self: &Arc<Self>, session: &Arc<Session>) {
+        if self.telling.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (leg, session) = (Arc::clone(self), Arc::clone(session));
+        tokio::spawn(async move {
+            let mut told = None;
+            loop {
+                let level = session.level();
+                if level == told {
+                    leg.telling.store(false, Ordering::SeqCst);
+                    // Whoever set another one just before left it to this task.
+                    if session.level() == told || leg.telling.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
+                    continue;
+                }
+                if let (Some(level), Some(opened)) = (&level, leg.current().filter(|opened| opened.logging)) {
+                    leg.set_level(&opened, level).await;
+                }
+                told = level;
+            }
+        });
+    }
+
     /// Passes `logging/setLevel` on. A backend that refuses goes on at its own level.
-    pub(crate) async fn set_level(&self, opened: &Opened, level: &str) {
+    async fn set_level(&self, opened: &Opened, level: &str) {
         let params = format!("{{\"level\":{level}}}");
         let ask = client::Ask { id: client::next_id(), method: "logging/setLevel", params: Some(&params), cap: 65_536 };
         if let Err(error) = client::request(&self.backend, opened, ask, Judged::No).await {
