@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::reach::Reach;
 use crate::tool::{Pattern, Tools};
-use crate::value::{Pem, Secret};
 
 /// Between a backend's name and its tools' names when `separator` is not given.
 pub const DEFAULT_SEPARATOR: &str = "__";
@@ -41,12 +41,8 @@ impl fmt::Display for BackendName {
 pub struct Backend {
     /// Its name, in tool prefixes, metrics, logs and errors.
     pub name: BackendName,
-    /// Where it listens.
-    pub url: Url,
-    /// Trust and identity for `https` URLs.
-    pub tls: BackendTls,
-    /// Headers added to every request to it. Never the client's own.
-    pub headers: Vec<Header>,
+    /// Where it is, or what starts it.
+    pub reach: Reach,
     /// Deadlines towards it.
     pub timeout: Timeout,
     /// Deadlines for some of its tools (own names, before prefix and rename); the first entry that matches wins.
@@ -59,55 +55,6 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Requests under way at once; further ones are refused. Default 1024.
     pub max_inflight: u32,
-}
-
-/// An `http` or `https` URL, taken apart.
-#[derive(Clone, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct Url {
-    /// Whether the scheme is `https`.
-    pub https: bool,
-    /// Host name or IP address, without the brackets of IPv6.
-    pub host: String,
-    /// The port, the scheme's own by default.
-    pub port: u16,
-    /// Path and query, at least `/`.
-    pub path: String,
-    /// What goes into `Host`: host and, unless it is the scheme's own, port.
-    pub authority: String,
-}
-
-impl fmt::Debug for Url {
-    /// Without the query, which may hold a token.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.split('?').next().unwrap_or_default();
-        write!(f, "{}://{}{path}", if self.https { "https" } else { "http" }, self.authority)
-    }
-}
-
-/// Trust and identity towards an `https` backend.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
-pub struct BackendTls {
-    /// Certificates that are trusted instead of the system's.
-    pub ca: Option<Pem>,
-    /// Client certificate chain; goes with `key`.
-    pub cert: Option<Pem>,
-    /// Client key; goes with `cert`.
-    pub key: Option<Pem>,
-    /// The name the backend's certificate must carry. Default: the URL's host, and required where that is an IP address.
-    /// Never empty for an `https` URL.
-    pub server_name: String,
-}
-
-/// A header sent to a backend.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Header {
-    /// Its name, lower case.
-    pub name: http::HeaderName,
-    /// Its value, from the file, an environment variable or another file; a valid header value, never printed.
-    pub value: Secret,
 }
 
 /// Deadlines towards a backend.

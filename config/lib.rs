@@ -16,6 +16,7 @@ mod expand;
 mod grammar;
 mod limit;
 mod listener;
+mod reach;
 mod read;
 mod redact;
 mod runtime;
@@ -36,6 +37,7 @@ pub use change::{Change, compare};
 pub use diagnostic::{Diagnostic, Report};
 pub use limit::*;
 pub use listener::*;
+pub use reach::*;
 pub use runtime::*;
 pub use tool::{Pattern, Tools};
 pub use value::{Pem, Secret, SessionKey};
@@ -58,6 +60,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// Sessions of legacy clients.
     pub sessions: Sessions,
+    /// Crossing eras.
+    pub bridge: Bridge,
     /// Logging.
     pub log: Log,
     /// Noticing changes.

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::backend::{Backend, BackendTls, Protocol, Timeout, ToolTimeout, Url};
+use crate::backend::{Backend, Protocol, Timeout, ToolTimeout};
 use crate::grammar::{show_duration, show_rate, show_size};
 use crate::limit::{Key, Limit, Refusal};
 use crate::listener::{Listener, Tls};
+use crate::reach::{BackendTls, Command, HttpTransport, Instances, Reach, Remote, Url};
 use crate::runtime::{LogFormat, LogLevel, Sessions};
 use crate::tool::{Pattern, Tools};
 use crate::value::Pem;
@@ -26,6 +27,7 @@ pub(crate) fn config(config: &Config) -> Value {
         ("health", Some(health(&config.health))),
         ("catalog", Some(catalog(&config.catalog))),
         ("sessions", Some(sessions(&config.sessions))),
+        ("bridge", Some(bridge(config.bridge))),
         ("log", Some(json!({ "format": format(config.log.format), "level": level(config.log.level) }))),
         ("reload", Some(json!({ "watch": config.reload.watch, "poll": show_duration(config.reload.poll) }))),
         ("drain", Some(drain(config.drain))),
@@ -64,17 +66,57 @@ fn tls(tls: &Tls) -> Value {
 }
 
 fn backend(backend: &Backend) -> Value {
-    let headers = backend.headers.iter().map(|header| (header.name.to_string(), json!(HIDDEN)));
-    object([
+    let mut shown = object([
         ("name", Some(json!(backend.name.as_str()))),
-        ("url", Some(json!(url(&backend.url)))),
-        ("tls", backend.url.https.then(|| backend_tls(&backend.tls))),
-        ("headers", Some(Value::Object(headers.collect()))),
         ("timeout", Some(timeout(&backend.timeout, &backend.tool_timeouts))),
         ("prefix", Some(json!(backend.prefix))),
         ("protocol", Some(json!(protocol(backend.protocol)))),
         ("max_inflight", Some(json!(backend.max_inflight))),
         ("tools", Some(tools(&backend.tools))),
+    ]);
+    let reach = match &backend.reach {
+        Reach::Command(reach) => command(reach),
+        Reach::Remote(reach) => remote(reach),
+    };
+    if let (Value::Object(shown), Value::Object(reach)) = (&mut shown, reach) {
+        shown.extend(reach);
+    }
+    shown
+}
+
+fn remote(remote: &Remote) -> Value {
+    let headers = remote.headers.iter().map(|header| (header.name.to_string(), json!(HIDDEN)));
+    let transport = match remote.transport {
+        HttpTransport::Sse => "sse",
+        HttpTransport::StreamableHttp => "streamable_http",
+    };
+    let (single, several) = match remote.urls.as_slice() {
+        [only] => (Some(json!(url(only))), None),
+        urls => (None, Some(urls.iter().map(url).collect())),
+    };
+    object([
+        ("url", single),
+        ("urls", several),
+        ("transport", Some(json!(transport))),
+        ("tls", remote.urls.iter().any(|url| url.https).then(|| backend_tls(&remote.tls))),
+        ("headers", Some(Value::Object(headers.collect()))),
+    ])
+}
+
+fn command(command: &Command) -> Value {
+    let env = command.env.iter().map(|variable| (variable.name.clone(), json!(HIDDEN)));
+    let words = std::iter::once(&command.program).chain(&command.arguments);
+    let instances = match command.instances {
+        Instances::Session => "session",
+        Instances::Shared => "shared",
+    };
+    object([
+        ("command", Some(words.map(String::as_str).collect())),
+        ("env", Some(Value::Object(env.collect()))),
+        ("cwd", command.cwd.as_deref().map(|cwd| json!(cwd.to_string_lossy()))),
+        ("instances", Some(json!(instances))),
+        ("max_instances", Some(json!(command.max_instances))),
+        ("max_line", Some(json!(show_size(command.max_line)))),
     ])
 }
 
@@ -92,7 +134,7 @@ fn backend_tls(tls: &BackendTls) -> Value {
         ("ca", tls.ca.as_ref().map(path)),
         ("cert", tls.cert.as_ref().map(path)),
         ("key", tls.key.as_ref().map(path)),
-        ("server_name", Some(json!(tls.server_name))),
+        ("server_name", tls.server_name.as_ref().map(|name| json!(name))),
     ])
 }
 
@@ -161,6 +203,14 @@ fn sessions(sessions: &Sessions) -> Value {
         "idle": show_duration(sessions.idle),
         "lifetime": show_duration(sessions.lifetime),
         "max": sessions.max,
+    })
+}
+
+fn bridge(bridge: runtime::Bridge) -> Value {
+    json!({
+        "parked": bridge.parked,
+        "parked_ttl": show_duration(bridge.parked_ttl),
+        "max_answer": show_size(bridge.max_answer),
     })
 }
 

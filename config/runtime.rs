@@ -1,4 +1,4 @@
-//! The sections that are a handful of keys each: `admin`, `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+//! The sections that are a handful of keys each: `admin`, `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -93,6 +93,24 @@ pub struct Sessions {
 impl Default for Sessions {
     fn default() -> Self {
         Self { keys: Vec::new(), idle: Duration::from_secs(1800), lifetime: Duration::from_secs(86_400), max: 100_000 }
+    }
+}
+
+/// `bridge`: clients and backends of different eras.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Bridge {
+    /// Calls of modern clients at once that wait for input that a legacy backend asked for. Default 1000; 0 for none.
+    pub parked: u32,
+    /// How long such a call waits. Default 5 min.
+    pub parked_ttl: Duration,
+    /// The largest single message that is made over for another era. Default 16 MiB.
+    pub max_answer: u64,
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self { parked: 1000, parked_ttl: Duration::from_secs(300), max_answer: 16 * 1024 * 1024 }
     }
 }
 

@@ -38,9 +38,14 @@ impl<'a> Source<'a> {
         (self.env)(name)
     }
 
+    /// A path of the configuration, which starts at its folder when it is relative.
+    pub(crate) fn resolve(&self, written: &str) -> PathBuf {
+        self.file.parent().unwrap_or_else(|| Path::new("")).join(written)
+    }
+
     /// Reads a file named in the configuration, and remembers it.
     pub(crate) fn read(&self, written: &str) -> io::Result<(PathBuf, Vec<u8>)> {
-        let path = self.file.parent().unwrap_or_else(|| Path::new("")).join(written);
+        let path = self.resolve(written);
         let bytes = read_bounded(&path)?;
         let mut files = self.files.borrow_mut();
         if !files.contains(&path) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use toolgate_config::Reach;
 
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
@@ -97,16 +98,23 @@ fn backends(gateway: &Gateway) -> Value {
     let view = |backend: &Arc<crate::backend::Backend>| {
         let (health, listing) = (&backend.health, backend.listing.load());
         let failure = backend.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let url = &backend.config.url;
+        let endpoints = backend.endpoints().into_iter().map(|endpoint| {
+            json!({
+                "url": endpoint.address,
+                "inflight": endpoint.inflight,
+                "ejectedForSeconds": endpoint.ejected_for.map(|left| left.as_secs_f64().ceil()),
+            })
+        });
+        // Without queries, which may hold tokens.
+        let (url, command) = match &backend.config.reach {
+            Reach::Command(command) => (None, Some(&command.program)),
+            Reach::Remote(remote) => (remote.urls.first().filter(|_| remote.urls.len() == 1), None),
+        };
         json!({
             "name": backend.name().as_str(),
-            // Without its query, which may hold a token.
-            "url": format!(
-                "{}://{}{}",
-                if url.https { "https" } else { "http" },
-                url.authority,
-                url.path.split('?').next().unwrap_or("/"),
-            ),
+            "url": url.map(ToString::to_string),
+            "command": command,
+            "endpoints": endpoints.collect::<Vec<_>>(),
             "state": health.state().as_str(),
             "stateForSeconds": health.since().elapsed().as_secs(),
             "takesCalls": health.allows_calls(),

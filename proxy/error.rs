@@ -41,6 +41,8 @@ pub(crate) enum Error {
     BackendConnect { backend: BackendName },
     #[error("backend `{backend}` refused the gateway's credentials (HTTP {status})")]
     BackendCredentials { backend: BackendName, status: u16 },
+    #[error("backend `{backend}` has as many {of} as it may ({max}); try again when some have ended")]
+    BackendFull { backend: BackendName, of: &'static str, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
     #[error("backend `{backend}` refused the request (HTTP {status})")]
@@ -192,9 +194,10 @@ impl Error {
     /// What to count it as.
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::BackendBusy { .. } | Self::BackendConnect { .. } | Self::BackendUnavailable { .. } => {
-                Kind::Unavailable
-            }
+            Self::BackendBusy { .. }
+            | Self::BackendConnect { .. }
+            | Self::BackendFull { .. }
+            | Self::BackendUnavailable { .. } => Kind::Unavailable,
             Self::BackendClosed { .. }
             | Self::BackendCredentials { .. }
             | Self::BackendProtocol { .. }
@@ -245,6 +248,7 @@ impl Error {
             | Self::BackendClosed { .. }
             | Self::BackendConnect { .. }
             | Self::BackendCredentials { .. }
+            | Self::BackendFull { .. }
             | Self::BackendProtocol { .. }
             | Self::BackendStatus { .. }
             | Self::BackendTimeout { .. }
@@ -285,7 +289,7 @@ impl Error {
     /// The JSON-RPC error object.
     pub(crate) fn object(&self) -> ErrorObject {
         let (code, data) = match self {
-            Self::BackendBusy { backend, .. } => {
+            Self::BackendBusy { backend, .. } | Self::BackendFull { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendConnect { backend } | Self::BackendUnavailable { backend, .. } => {

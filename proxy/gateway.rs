@@ -231,6 +231,10 @@ impl Gateway {
         let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
         let ending = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
         let (_, ()) = tokio::join!(ending, close(self.sessions.drain()));
+        // Processes end with their sessions, and soon; here they are waited for.
+        let snapshot = self.snapshot();
+        let closing = futures_util::future::join_all(snapshot.backends.iter().map(|backend| backend.close()));
+        let _ = timeout(CLOSE_DEADLINE, closing).await;
     }
 }
 

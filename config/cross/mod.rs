@@ -4,8 +4,11 @@
 //! a report is never seen, it only lets the rest be looked at.
 
 mod backend;
+mod command;
 mod limit;
 mod listener;
+mod reach;
+mod remote;
 mod runtime;
 mod secret;
 mod tool;
@@ -34,6 +37,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
     let health = file.optional("health", runtime::health);
     let catalog = file.optional("catalog", runtime::catalog);
     let sessions = file.optional("sessions", runtime::sessions);
+    let bridge = file.optional("bridge", runtime::bridge);
     let log = file.optional("log", runtime::log);
     let reload = file.optional("reload", runtime::reload);
     let drain = file.optional("drain", runtime::drain);
@@ -46,6 +50,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
         health: health.unwrap_or_default(),
         catalog: catalog.unwrap_or_default(),
         sessions: sessions.unwrap_or_default(),
+        bridge: bridge.unwrap_or_default(),
         log: log.unwrap_or_default(),
         reload: reload.unwrap_or_default(),
         drain: drain.unwrap_or_default(),

@@ -1,10 +1,10 @@
-//! `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+//! `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
 use std::time::Duration;
 
 use super::secret::session_keys;
 use crate::grammar::{duration, duration_or_none, size};
-use crate::runtime::{Catalog, Drain, Health, Log, LogFormat, LogLevel, Reload, Sessions};
+use crate::runtime::{Bridge, Catalog, Drain, Health, Log, LogFormat, LogLevel, Reload, Sessions};
 use crate::walk::{Section, Value};
 
 pub(super) fn health(value: &Value<'_>) -> Option<Health> {
@@ -63,6 +63,15 @@ pub(super) fn sessions(value: &Value<'_>) -> Option<Sessions> {
         idle: s.optional("idle", duration).unwrap_or(default.idle),
         lifetime: s.optional("lifetime", duration).unwrap_or(default.lifetime),
         max: s.optional("max", |value| value.number(1..=10_000_000)).unwrap_or(default.max),
+    })
+}
+
+pub(super) fn bridge(value: &Value<'_>) -> Option<Bridge> {
+    let default = Bridge::default();
+    value.section(|s| Bridge {
+        parked: s.optional("parked", |value| value.number(0..=1_000_000)).unwrap_or(default.parked),
+        parked_ttl: s.optional("parked_ttl", duration).unwrap_or(default.parked_ttl),
+        max_answer: s.optional("max_answer", size).unwrap_or(default.max_answer),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use http::uri::PathAndQuery;
 
 use crate::authority::is_host_name;
-use crate::backend::Url;
+use crate::reach::Url;
 use crate::walk::{Value, quote};
 
 /// Why text is no URL.
@@ -37,6 +37,28 @@ pub(super) fn url(value: &Value<'_>) -> Option<Url> {
 }
 
 impl Url {
+    /// Where a reference that this URL's server gave leads to (RFC 3986, section 4.2), if that is the same server: what is
+    /// sent to it must not be led elsewhere.
+    pub fn join(&self, reference: &str) -> Option<Self> {
+        let reference = reference.split('#').next().unwrap_or_default();
+        let path = self.path.split('?').next().unwrap_or_default();
+        let scheme = if self.https { "https" } else { "http" };
+        let whole = match reference {
+            _ if reference.contains("://") && !reference.starts_with(['/', '?']) => reference.to_owned(),
+            _ if reference.starts_with("//") => format!("{scheme}:{reference}"),
+            _ if reference.starts_with('/') => format!("{scheme}://{}{reference}", self.authority),
+            _ if reference.starts_with('?') => format!("{scheme}://{}{path}{reference}", self.authority),
+            "" => return Some(self.clone()),
+            _ => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                format!("{scheme}://{}{folder}/{reference}", self.authority)
+            }
+        };
+        let url = parse(&whole).ok()?;
+        let is_here = url.https == self.https && url.host == self.host && url.port == self.port;
+        is_here.then_some(url)
+    }
+
     /// Whether the host is an IP address, for which no certificate's name can be guessed.
     pub(crate) fn is_ip(&self) -> bool {
         self.host.parse::<Ipv4Addr>().is_ok() || self.host.contains(':')
@@ -141,6 +163,29 @@ mod tests {
                 (url.https, &*url.host, url.port, &*url.path, &*url.authority),
                 (https, host, port, path, authority)
             );
+        }
+    }
+
+    #[test]
+    fn references_lead_to_the_same_server_or_nowhere() {
+        let url = parse("http://a.internal:3000/v1/sse?key=k").unwrap();
+        for (reference, path) in [
+            ("/messages/?session_id=1", Some("/messages/?session_id=1")),
+            ("messages?sessionId=1", Some("/v1/messages?sessionId=1")),
+            ("?sessionId=1", Some("/v1/sse?sessionId=1")),
+            ("?next=http://b/", Some("/v1/sse?next=http://b/")),
+            ("http://A.internal:3000/m#x", Some("/m")),
+            ("//a.internal:3000/m", Some("/m")),
+            ("", Some("/v1/sse?key=k")),
+            ("//b.internal/m", None),
+            ("http://a.internal/m", None),
+            ("https://a.internal:3000/m", None),
+            ("http://b.internal:3000/m", None),
+            ("http://a.internal:3000@b/m", None),
+            ("/a b", None),
+            ("javascript:alert(1)//", Some("/v1/javascript:alert(1)//")),
+        ] {
+            assert_eq!(url.join(reference).map(|url| url.path).as_deref(), path, "{reference}");
         }
     }
 

@@ -4,16 +4,38 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
-use super::value::{Duration, FilePath, Name, NamePart, Number, OrVariable, Pattern, Secret, ToolName};
+use super::value::{Duration, FilePath, Name, NamePart, Number, OrVariable, Pattern, Secret, Size, ToolName};
 
-/// One MCP server.
+/// One MCP server: at a `url`, at several `urls`, or run by the gateway as a `command`. One of the three is required.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Backend {
     /// Its name, unique in the file: in the names of its tools, in metrics, logs and errors.
     name: Name,
     /// Where it speaks MCP: an `http` or `https` URL without user name and fragment.
-    url: String,
+    url: Option<String>,
+    /// Where replicas of it speak MCP. A session stays with the replica that it began at; what belongs to no session goes
+    /// to the one with the fewest requests under way, and one that cannot be connected to is left out for a while.
+    #[schemars(length(min = 1))]
+    urls: Option<Vec<String>>,
+    /// The program that is run, and its arguments: MCP over its standard input and output. A program without `/` is looked
+    /// up in PATH. What it writes to its standard error is logged. Put no secret here: other users of the machine can see
+    /// it.
+    #[schemars(length(min = 1))]
+    command: Option<Vec<String>>,
+    /// Environment variables of a command, by name. Of the gateway's own it inherits only HOME, LANG, LC_ALL, LOGNAME,
+    /// PATH, SHELL, TERM, TMPDIR, TZ and USER. Default: none.
+    env: Option<BTreeMap<String, Secret>>,
+    /// The folder that a command runs in. Default: the gateway's own.
+    cwd: Option<FilePath>,
+    /// How many processes of a command there are. Default `session`.
+    instances: Option<OrVariable<Instances>>,
+    /// Processes of a command at once, of which the gateway itself has one or two; further ones are refused. Default 64.
+    max_instances: Option<OrVariable<Number<1, 10_000>>>,
+    /// The longest message that a command may write; a longer one ends it. Default `4MiB`.
+    max_line: Option<Size>,
+    /// Which of MCP's HTTP transports it speaks; `sse` only with `url`. Default `streamable_http`.
+    transport: Option<OrVariable<HttpTransport>>,
     /// Trust and identity for an `https` URL.
     tls: Option<BackendTls>,
     /// Headers added to every request to it, by name. Headers of MCP and of HTTP's framing are the gateway's own.
@@ -31,6 +53,26 @@ pub(super) struct Backend {
     max_inflight: Option<OrVariable<Number<1, 1_000_000>>>,
     /// Which of its tools are shown, and how.
     tools: Option<Tools>,
+}
+
+/// How many processes of a command there are.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum Instances {
+    /// One for each session, so that clients share nothing.
+    Session,
+    /// One for everybody, initialized once, by whoever comes first.
+    Shared,
+}
+
+/// Which of MCP's HTTP transports a backend speaks.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum HttpTransport {
+    /// One URL for everything, since 2025-03-26.
+    StreamableHttp,
+    /// HTTP+SSE of 2024-11-05: the URL is the event stream's, which tells where to post.
+    Sse,
 }
 
 /// Trust and identity towards an `https` backend.

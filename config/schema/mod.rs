@@ -66,6 +66,8 @@ struct File {
     catalog: Option<runtime::Catalog>,
     /// Sessions of clients that speak MCP up to 2025-11-25.
     sessions: Option<runtime::Sessions>,
+    /// Clients and backends of different eras.
+    bridge: Option<runtime::Bridge>,
     /// The log, on standard output.
     log: Option<runtime::Log>,
     /// How a changed configuration is noticed.

@@ -1,4 +1,4 @@
-//! `health`, `catalog`, `sessions`, `log`, `reload`, `drain`.
+//! `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
 use schemars::JsonSchema;
 
@@ -51,6 +51,18 @@ pub(super) struct Sessions {
     lifetime: Option<Duration>,
     /// Sessions that something is held for at once; beyond, the longest unused one is released. Default 100000.
     max: Option<OrVariable<Number<1, 10_000_000>>>,
+}
+
+/// Clients and backends of different eras: calls that cross from one to the other.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Bridge {
+    /// Calls of modern clients at once that wait for input that a legacy backend asked for; 0 for none. Default 1000.
+    parked: Option<OrVariable<Number<0, 1_000_000>>>,
+    /// How long such a call waits. Default `5m`.
+    parked_ttl: Option<Duration>,
+    /// The largest single message that is made over for another era. Default `16MiB`.
+    max_answer: Option<Size>,
 }
 
 /// The log, on standard output.

@@ -30,6 +30,7 @@ fn most_keys_reload() {
         "health: { rise: 3 }",
         "catalog: { refresh: 1s }",
         "sessions: { idle: 1m }",
+        "bridge: { parked: 0 }",
         "reload: { watch: false }",
         "drain: { delay: 0s }",
     ] {

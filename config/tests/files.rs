@@ -46,7 +46,8 @@ fn files_are_found_from_the_folder_of_the_configuration_and_listed_once() {
     let config = folder.load().unwrap();
 
     assert_eq!(config.files, ["toolgate.yaml", "a.pem", "token"].map(|name| folder.path(name)));
-    assert_eq!(config.backends[0].headers[0].value.expose(), "sesame");
+    let crate::Reach::Remote(remote) = &config.backends[0].reach else { panic!("a command") };
+    assert_eq!(remote.headers[0].value.expose(), "sesame");
     assert_eq!(&*config.listeners[0].tls.as_ref().unwrap().certificates[0].key.bytes, pem.as_bytes());
 }
 

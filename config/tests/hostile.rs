@@ -22,6 +22,8 @@ backends:
     protocol: '${B}'
     max_inflight: '${C}'
     tools: { allow: ['${A}'], rename: { q: '${B}' }, describe: { q: '${C}' } }
+  - { name: b, command: ['${A}', '${B}'], env: { A: '${C}', B: { value: open-sesame } }, cwd: '${D}', instances: '${E}' }
+  - { name: c, urls: ['${A}', 'http://${B}/?x=${C}'], transport: '${D}' }
 limits: [{ name: '${A}', backends: ['${B}'], key: '${C}', rate: '${D}', burst: '${E}' }]
 health: { interval: '${A}', rise: '${B}' }
 sessions: { keys: ['${A}', { env: B }, open-sesame] }
@@ -31,7 +33,7 @@ threads: '${C}'
 ";
 
 /// Secrets where they belong or nearly so, each with a mistake that must be told without them.
-const MISTAKES: [&str; 14] = [
+const MISTAKES: [&str; 16] = [
     "SECRET",
     "backends: SECRET",
     "backends: [SECRET]",
@@ -43,6 +45,8 @@ const MISTAKES: [&str; 14] = [
     "backends: [{ headers: { X-A: { SECRET } } }]",
     "backends: [{ headers: { X-A: { SECRET: x } } }]",
     "backends: [{ headers: { X-A: { value: SECRET, env: A } } }]",
+    "backends: [{ command: [a], env: SECRET }]",
+    "backends: [{ command: [a], env: { A: [SECRET], B: { value: SECRET, env: A }, C: { SECRET: x } } }]",
     "sessions: { keys: SECRET }",
     "sessions: { keys: [SECRET, { value: SECRET }, { SECRET }] }",
     "sessions: [SECRET]",

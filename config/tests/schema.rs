@@ -19,10 +19,13 @@ backends:
     tls: {}
     timeout: { tools: [{}] }
     tools: {}
+  - command: []
+    env: { a: { env: A }, b: { file: B }, c: { value: C } }
 limits: [{}]
 health: {}
 catalog: {}
 sessions: { keys: [{ env: A }] }
+bridge: {}
 log: {}
 reload: {}
 drain: {}
@@ -100,5 +103,6 @@ fn gather(root: &Value, schema: &Value, field: &str, keys: &mut BTreeMap<String,
 fn generic(field: &str) -> String {
     let without_indices = field.split('[').map(|piece| piece.trim_start_matches(|c: char| c.is_ascii_digit()));
     let field = without_indices.collect::<Vec<_>>().join("[");
-    ["a", "b", "c"].iter().fold(field, |field, own| field.replace(&format!(".headers.{own}"), ".headers{}"))
+    let of = |field: String, map: &str, own: &str| field.replace(&format!(".{map}.{own}"), &format!(".{map}{{}}"));
+    ["a", "b", "c"].iter().fold(field, |field, own| of(of(field, "headers", own), "env", own))
 }

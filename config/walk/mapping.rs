@@ -124,7 +124,8 @@ pub(crate) struct Section<'a> {
     value: Value<'a>,
     entries: Vec<Entry<'a>>,
     asked: Vec<&'static str>,
-    missing: Vec<&'static str>,
+    /// Of each of these, one key must be given.
+    missing: Vec<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
@@ -150,9 +151,25 @@ impl<'a> Section<'a> {
     pub(crate) fn required<T>(&mut self, key: &'static str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
         let value = self.get(key);
         if value.is_none() {
-            self.missing.push(key);
+            self.missing.push(vec![key]);
         }
         value.and_then(|value| read(&value))
+    }
+
+    /// The values of keys of which exactly one must be given: that one, and nothing for the others.
+    pub(crate) fn one_of<const N: usize>(&mut self, keys: [&'static str; N]) -> [Option<Value<'a>>; N] {
+        let mut values = keys.map(|key| self.get(key));
+        if values.iter().all(Option::is_none) {
+            self.missing.push(keys.to_vec());
+        }
+        let mut given = values.iter_mut().filter(|value| value.is_some());
+        let first = given.next().and_then(|value| value.as_ref()).map(|value| value.field().to_owned());
+        for surplus in given {
+            if let (Some(value), Some(first)) = (surplus.take(), &first) {
+                value.problem_with(format!("`{first}` is given too"), format!("give one of {}", listed(&keys)));
+            }
+        }
+        values
     }
 
     /// Whether nothing stands in it.
@@ -167,7 +184,7 @@ impl<'a> Section<'a> {
             let help = match closest(entry.key, left.iter().copied()) {
                 Some(known) => {
                     // Misspelt is not missing: one mistake, one problem.
-                    self.missing.retain(|key| *key != known);
+                    self.missing.retain(|keys| !keys.contains(&known));
                     format!("did you mean `{known}`?")
                 }
                 None => format!("known here: {}", self.asked.join(", ")),
@@ -176,8 +193,21 @@ impl<'a> Section<'a> {
             let named = if self.value.secret { &self.value } else { &entry.value };
             named.source.report(entry.at, &named.field, "unknown key".to_owned(), Some(help));
         }
-        for key in self.missing {
-            self.value.problem(format!("`{key}` is missing"));
+        for keys in self.missing {
+            match keys.as_slice() {
+                [key] => self.value.problem(format!("`{key}` is missing")),
+                keys => self.value.problem(format!("give one of {}", listed(keys))),
+            }
         }
+    }
+}
+
+/// `a`, `b` and `c`, each in backticks.
+fn listed(keys: &[&str]) -> String {
+    let quoted = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, most)) => format!("{} and {last}", most.join(", ")),
+        None => String::new(),
     }
 }

@@ -19,7 +19,7 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora_http::RequestHeader;
 use tokio::time::{Instant, timeout, timeout_at};
-use toolgate_config::{Backend as Config, BackendName, Header};
+use toolgate_config::{BackendName, Header, Remote, Url};
 
 use super::{Body, BuildError, Incoming, Outgoing, Transport};
 use crate::error::{Error, Phase};
@@ -44,7 +44,15 @@ impl Connector {
     }
 }
 
-/// One HTTP backend.
+/// One URL of a backend.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) backend: &'a BackendName,
+    pub(crate) remote: &'a Remote,
+    pub(crate) url: &'a Url,
+}
+
+/// One HTTP backend, or one replica of it.
 pub(crate) struct Http {
     backend: BackendName,
     connector: Connector,
@@ -67,21 +75,22 @@ impl Http {
     ///
     /// # Errors
     /// When the TLS files do not fit together.
-    pub(crate) fn new(config: &Config, connector: Connector, group: u64) -> Result<Self, BuildError> {
-        let in_tls = |problem| BuildError::Tls { backend: config.name.clone(), problem };
-        let ca = config.tls.ca.as_ref().map(tls::ca_certificates).transpose().map_err(in_tls)?;
-        let identity = match (&config.tls.cert, &config.tls.key) {
+    pub(crate) fn new(target: Target<'_>, connector: Connector, group: u64) -> Result<Self, BuildError> {
+        let Target { backend, remote, url } = target;
+        let in_tls = |problem| BuildError::Tls { backend: backend.clone(), problem };
+        let ca = remote.tls.ca.as_ref().map(tls::ca_certificates).transpose().map_err(in_tls)?;
+        let identity = match (&remote.tls.cert, &remote.tls.key) {
             (Some(cert), Some(key)) => Some(tls::client_identity(cert, key).map_err(in_tls)?),
             _ => None,
         };
-        let unreadable = |()| BuildError::Unreadable { backend: config.name.clone() };
+        let unreadable = |()| BuildError::Unreadable { backend: backend.clone() };
         Ok(Self {
-            backend: config.name.clone(),
+            backend: backend.clone(),
             connector,
-            host: config.url.host.clone(),
-            port: config.url.port,
-            https: config.url.https,
-            server_name: config.tls.server_name.clone(),
+            host: url.host.clone(),
+            port: url.port,
+            https: url.https,
+            server_name: remote.server_name(url).to_owned(),
             ca: ca
                 .map(|list| parsed(|| list.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect()))
                 .transpose()
@@ -94,10 +103,30 @@ impl Http {
                 .transpose()
                 .map_err(unreadable)?,
             group,
-            post: template(&Method::POST, config)?,
-            get: template(&Method::GET, config)?,
-            delete: template(&Method::DELETE, config)?,
+            post: template(&Method::POST, target)?,
+            get: template(&Method::GET, target)?,
+            delete: template(&Method::DELETE, target)?,
             last_peer: ArcSwapOption::empty(),
+        })
+    }
+
+    /// The same server at another path, which it gave itself.
+    pub(crate) fn posting_to(&self, path: &str) -> Result<Self, Error> {
+        let broken = |_| self.broken("it gave a path that cannot be sent");
+        let mut post = self.post.clone();
+        post.set_raw_path(path.as_bytes()).map_err(broken)?;
+        Ok(Self {
+            backend: self.backend.clone(),
+            connector: self.connector.clone(),
+            host: self.host.clone(),
+            server_name: self.server_name.clone(),
+            ca: self.ca.clone(),
+            identity: self.identity.clone(),
+            post,
+            get: self.get.clone(),
+            delete: self.delete.clone(),
+            last_peer: ArcSwapOption::new(self.last_peer.load_full()),
+            ..*self
         })
     }
 
@@ -262,15 +291,15 @@ fn parsed<T>(parse: impl FnOnce() -> T) -> Result<T, ()> {
 }
 
 /// What every request to a backend carries. `Host` is the backend's own: servers on loopback refuse any other.
-fn template(verb: &Method, config: &Config) -> Result<RequestHeader, BuildError> {
-    let bad = || BuildError::Head { backend: config.name.clone() };
-    let mut head = RequestHeader::build(verb.clone(), config.url.path.as_bytes(), Some(12)).map_err(|_| bad())?;
+fn template(verb: &Method, target: Target<'_>) -> Result<RequestHeader, BuildError> {
+    let bad = || BuildError::Head { backend: target.backend.clone() };
+    let mut head = RequestHeader::build(verb.clone(), target.url.path.as_bytes(), Some(12)).map_err(|_| bad())?;
     let mut insert = |name: http::HeaderName, value: &str| {
         let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
         value.set_sensitive(true);
         head.insert_header(name, value).map_err(|_| bad())
     };
-    insert(HOST, &config.url.authority)?;
+    insert(HOST, &target.url.authority)?;
     insert(ACCEPT_ENCODING, "identity")?;
     insert(http::header::USER_AGENT, concat!("toolgate/", env!("CARGO_PKG_VERSION")))?;
     match *verb {
@@ -281,7 +310,7 @@ fn template(verb: &Method, config: &Config) -> Result<RequestHeader, BuildError>
         Method::GET => insert(ACCEPT, "text/event-stream")?,
         _ => {}
     }
-    for Header { name, value, .. } in &config.headers {
+    for Header { name, value, .. } in &target.remote.headers {
         insert(name.clone(), value.expose())?;
     }
     Ok(head)

@@ -3,19 +3,23 @@
 //! Nothing past [`Backend::build`] knows which transport a backend has.
 
 pub(crate) mod client;
+mod duplex;
 pub(crate) mod http;
+mod legacy_sse;
+mod replicas;
 pub(crate) mod sse;
+mod stdio;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use toolgate_config::{Backend as Config, BackendName, Health as HealthConfig, Timeout};
+use toolgate_config::{Backend as Config, BackendName, Health as HealthConfig, HttpTransport, Reach, Timeout};
 
 use crate::catalog::refresh::Listing;
 use crate::error::{Error, Phase};
@@ -39,6 +43,24 @@ pub(crate) enum BuildError {
 pub(crate) trait Transport: Send + Sync {
     /// Sends one request and returns the head of its answer, the body still to be read.
     async fn send(&self, request: Outgoing) -> Result<Incoming, Error>;
+
+    /// Ends whatever runs for it, and waits until that is over.
+    async fn close(&self) {}
+
+    /// The replicas that it chooses from, where there are several.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        Vec::new()
+    }
+}
+
+/// One of several replicas, for the operator.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// Its URL, without the query, which may hold a token.
+    pub(crate) address: String,
+    pub(crate) inflight: u32,
+    /// How long it is still left out, if it is.
+    pub(crate) ejected_for: Option<Duration>,
 }
 
 /// One request to a backend. What every request to it carries is added by the transport.
@@ -146,7 +168,7 @@ impl Backend {
         let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
         let backend = Self {
             uid,
-            transport: Box::new(http::Http::new(config, connector.clone(), uid)?),
+            transport: transport(config, connector, uid)?,
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
             listing: ArcSwapOption::empty(),
@@ -165,6 +187,16 @@ impl Backend {
 
     pub(crate) fn name(&self) -> &BackendName {
         &self.config.name
+    }
+
+    /// Its replicas, where there are several.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.transport.endpoints()
+    }
+
+    /// Ends whatever runs for it, for a stop.
+    pub(crate) async fn close(&self) {
+        self.transport.close().await;
     }
 
     /// The deadlines of a tool, by the backend's own name for it.
@@ -266,7 +298,24 @@ impl Backend {
     }
 }
 
-/// Which failures of a request speak against the backend's health.
+/// The one place that knows which transports there are.
+fn transport(config: &Config, connector: &http::Connector, uid: u64) -> Result<Box<dyn Transport>, BuildError> {
+    let remote = match &config.reach {
+        Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command))),
+        Reach::Remote(remote) => remote,
+    };
+    let http = |url| http::Http::new(http::Target { backend: &config.name, remote, url }, connector.clone(), uid);
+    Ok(match (remote.transport, remote.urls.as_slice()) {
+        (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport(&config.name, url, http(url)?)),
+        (HttpTransport::StreamableHttp, [url]) => Box::new(http(url)?),
+        (HttpTransport::Sse | HttpTransport::StreamableHttp, urls) => {
+            let replicas = urls.iter().map(|url| Ok((url, http(url)?))).collect::<Result<Vec<_>, _>>()?;
+            Box::new(replicas::Replicas::new(&config.name, replicas.into_iter()))
+        }
+    })
+}
+
+/// Which failures of a request speak against the health of who should have answered it.
 fn passive_failure(error: &Error) -> Option<Failure> {
     if matches!(error, Error::BackendConnect { .. } | Error::BackendClosed { .. }) {
         return Some(Failure::Connect);

@@ -6,6 +6,8 @@ pub(crate) mod client;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
+pub(crate) mod sse_backend;
+pub(crate) mod stdio;
 pub(crate) mod wire;
 
 use std::panic::Location;

@@ -52,6 +52,12 @@ impl Setup {
         self
     }
 
+    /// Adds a backend with all that is said of it, in YAML's flow style.
+    pub(crate) fn backend_reached(mut self, name: &str, keys: &str) -> Self {
+        self.backends.push(format!("name: {name}, {keys}"));
+        self
+    }
+
     /// Adds keys to the listener.
     pub(crate) fn listener(mut self, keys: &str) -> Self {
         self.listeners[0] += &format!(", {keys}");

@@ -1,0 +1,347 @@
+//! Who is waiting for what on one pipe, and where each message of the backend goes.
+//!
+//! Every request gets an id of its own towards the backend, and its progress token becomes that id: whoever shares a pipe
+//! may count alike. Both are put back on the way to the client.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::queue::{Pieces, Sender};
+use super::rewrite::{edit, one_line, replace, subscription_of};
+use crate::error::METHOD_NOT_FOUND;
+use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
+
+/// Questions of a backend that wait for their answers; beyond, the oldest is taken for one that will not be answered.
+const MAX_QUESTIONS: usize = 64;
+/// Calls whose clients left that are still known, so that they can be cancelled.
+const MAX_ABANDONED: usize = 256;
+
+/// Whose a pipe is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sharing {
+    /// Everybody's, statelessly: requests of 2026-07-28 on.
+    Modern,
+    /// One session's.
+    Session,
+    /// All sessions'.
+    Shared,
+}
+
+/// A session, as its holder calls it. Empty for requests without one.
+pub(super) type SessionId = Arc<str>;
+
+/// An answer to a call.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) message: Pieces,
+    /// The `result`, unless it is an error.
+    pub(super) result: Option<Box<RawValue>>,
+}
+
+/// What a call is for, where that decides what it is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Purpose {
+    Plain,
+    /// Wants its result and nothing else.
+    Handshake,
+    /// A stream of news, open as long as its client listens.
+    Listen,
+}
+
+/// Where a call is told what belongs to it.
+pub(super) struct Inbox {
+    pub(super) events: Sender,
+    pub(super) answer: oneshot::Sender<Answered>,
+}
+
+struct Call {
+    /// JSON, as its client wrote it.
+    id: Bytes,
+    /// JSON, as its client wrote it.
+    token: Option<Bytes>,
+    session: SessionId,
+    purpose: Purpose,
+    /// None when its client has left.
+    inbox: Option<Inbox>,
+}
+
+struct Listener {
+    ticket: u64,
+    session: SessionId,
+    events: Sender,
+}
+
+/// Where a message of the backend goes.
+pub(super) enum Route {
+    /// It answers a call.
+    Answer(oneshot::Sender<Answered>, Answered),
+    /// Nobody can take it, which the backend is told.
+    Back(Bytes),
+    /// It is dropped.
+    Nowhere(&'static str),
+    /// It goes to these streams.
+    Streams(Vec<Sender>, Pieces),
+}
+
+pub(super) struct Table {
+    sharing: Sharing,
+    next: u64,
+    /// By the id towards the backend, oldest first.
+    calls: BTreeMap<u64, Call>,
+    /// At most one a session.
+    listeners: Vec<Listener>,
+    /// Questions of the backend that are not answered yet, and who was asked, oldest first.
+    asked: VecDeque<(OwnedId, SessionId)>,
+    /// Whether the backend was told that the handshake is done.
+    initialized: bool,
+    closed: bool,
+}
+
+impl Table {
+    pub(super) fn new(sharing: Sharing) -> Self {
+        Self {
+            sharing,
+            next: 1,
+            calls: BTreeMap::new(),
+            listeners: Vec::new(),
+            asked: VecDeque::new(),
+            initialized: false,
+            closed: false,
+        }
+    }
+
+    /// Ends every call and every stream; there will be no more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.calls.clear();
+        self.listeners.clear();
+    }
+
+    // === towards the backend ===
+
+    /// Notes a call. Returns its id, and its request as the backend gets it; nothing when the pipe is closed.
+    pub(super) fn ask(
+        &mut self,
+        session: &SessionId,
+        body: &Bytes,
+        request: &Request<'_>,
+        inbox: Inbox,
+    ) -> Option<(u64, Pieces)> {
+        if self.closed {
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
+        let raw = |part: &str| Bytes::copy_from_slice(part.as_bytes());
+        let token = request.params.meta.as_ref().and_then(|meta| meta.progress_token).map(RawValue::get);
+        let id = request.id.raw();
+        let edits = [Some(id), token].into_iter().flatten().filter_map(|part| edit(body, part, number.to_string()));
+        let message = flat(replace(body, edits.collect()));
+        let purpose = match &*request.method {
+            "initialize" => Purpose::Handshake,
+            "subscriptions/listen" => Purpose::Listen,
+            _ => Purpose::Plain,
+        };
+        let call =
+            Call { id: raw(id), token: token.map(raw), session: Arc::clone(session), purpose, inbox: Some(inbox) };
+        self.calls.insert(number, call);
+        Some((number, message))
+    }
+
+    /// A notification or a response as the backend gets it; nothing when it is none of its business.
+    pub(super) fn tell(&mut self, session: &SessionId, body: &Bytes, message: &Message<'_>) -> Option<Pieces> {
+        match message {
+            Message::Request(_) => return None,
+            Message::Response(response) => {
+                // One that was not asked of this session is not its to answer.
+                let id = response.id?;
+                let at = self.asked.iter().position(|(asked, of)| asked.borrow() == id && of == session)?;
+                self.asked.remove(at);
+            }
+            Message::Notification(n) if n.method == "notifications/cancelled" => {
+                let id = n.params.request_id()?;
+                let is_it = |call: &Call| call.session == *session && id.raw().as_bytes() == call.id;
+                let number = self.calls.iter().rfind(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
+                return Some(flat(replace(body, vec![edit(body, id.raw(), number.to_string())?])));
+            }
+            Message::Notification(n) if n.method == "notifications/initialized" => {
+                if std::mem::replace(&mut self.initialized, true) {
+                    return None;
+                }
+            }
+            Message::Notification(_) => {}
+        }
+        Some(one_line(body).into())
+    }
+
+    /// Forgets a call that the backend was never asked, or that is over.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.calls.remove(&number);
+    }
+
+    /// A call's client has left. Returns what the backend is to be told.
+    pub(super) fn leave(&mut self, number: u64) -> Option<Bytes> {
+        if self.sharing == Sharing::Modern {
+            self.calls.remove(&number)?;
+            let params = format!("{{\"requestId\":{number}}}");
+            return Some(jsonrpc::notification_body("notifications/cancelled", Some(&params)));
+        }
+        self.calls.get_mut(&number)?.inbox = None;
+        let abandoned = self.calls.iter().filter(|(_, call)| call.inbox.is_none());
+        if abandoned.clone().count() > MAX_ABANDONED
+            && let Some(oldest) = abandoned.map(|(number, _)| *number).next()
+        {
+            self.calls.remove(&oldest);
+        }
+        None
+    }
+
+    /// Notes a stream for what belongs to no call, in the place of an earlier one of its session.
+    pub(super) fn listen(&mut self, session: &SessionId, events: Sender) -> Option<u64> {
+        if self.closed {
+            return None;
+        }
+        self.listeners.retain(|listener| listener.session != *session);
+        let ticket = self.next;
+        self.next += 1;
+        self.listeners.push(Listener { ticket, session: Arc::clone(session), events });
+        Some(ticket)
+    }
+
+    pub(super) fn unlisten(&mut self, ticket: u64) {
+        self.listeners.retain(|listener| listener.ticket != ticket);
+    }
+
+    /// Ends the streams of a session.
+    pub(super) fn end(&mut self, session: &SessionId) {
+        self.listeners.retain(|listener| listener.session != *session);
+        self.asked.retain(|(_, of)| of != session);
+    }
+
+    /// Whether nobody waits for anything.
+    pub(super) fn is_idle(&self) -> bool {
+        self.listeners.is_empty() && self.underway().next().is_none()
+    }
+
+    // === from the backend ===
+
+    pub(super) fn route(&mut self, line: &Bytes) -> Route {
+        match jsonrpc::parse(line) {
+            Ok(Message::Response(response)) => self.answer(line, &response),
+            Ok(Message::Request(request)) => self.question(line, &request),
+            Ok(Message::Notification(notification)) => self.notification(line, &notification),
+            Err(_) => Route::Nowhere("is no message"),
+        }
+    }
+
+    fn answer(&mut self, line: &Bytes, response: &Response<'_>) -> Route {
+        let call = response.id.and_then(|id| Some((id, self.calls.remove(&number(id.raw())?)?)));
+        let Some((id, call)) = call else { return Route::Nowhere("answers nothing that was asked") };
+        let Some(inbox) = call.inbox else { return Route::Nowhere("answers a client that has left") };
+        let subscription = subscription_of(response.value).filter(|_| call.purpose == Purpose::Listen);
+        let parts = [Some(id.raw()), subscription];
+        let edits = parts.into_iter().flatten().filter_map(|part| edit(line, part, call.id.clone())).collect();
+        let wants_result = call.purpose == Purpose::Handshake && !response.error;
+        let result = wants_result.then(|| response.value.to_owned());
+        Route::Answer(inbox.answer, Answered { message: replace(line, edits), result })
+    }
+
+    fn question(&mut self, line: &Bytes, request: &Request<'_>) -> Route {
+        let id = request.id;
+        if request.method == "ping" {
+            return Route::Back(jsonrpc::result_body(id.raw(), "{}"));
+        }
+        let taker = match self.sharing {
+            Sharing::Modern => None,
+            Sharing::Session => self.only_call().or_else(|| self.newest_listener()).or_else(|| self.oldest_call()),
+            Sharing::Shared => self.oldest_call(),
+        };
+        let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
+            let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();
+            let error = ErrorObject { code: METHOD_NOT_FOUND, message, data: None };
+            return Route::Back(jsonrpc::error_body(Some(id.raw()), &error));
+        };
+        while self.asked.len() >= MAX_QUESTIONS {
+            self.asked.pop_front();
+        }
+        self.asked.push_back((id.owned(), session));
+        Route::Streams(vec![events], line.clone().into())
+    }
+
+    fn notification(&mut self, line: &Bytes, notification: &Notification<'_>) -> Route {
+        if notification.method == "notifications/progress" {
+            let token = notification.params.progress_token.map(RawValue::get);
+            return self.to_its_call(line, token, |call| call.token.clone());
+        }
+        if let Some(id) = notification.params.meta.as_ref().and_then(|meta| meta.subscription_id) {
+            return self.to_its_call(line, Some(id.get()), |call| Some(call.id.clone()));
+        }
+        let withdrawn = notification.params.request_id().filter(|_| notification.method == "notifications/cancelled");
+        let at = withdrawn.and_then(|id| self.asked.iter().position(|(asked, _)| asked.borrow() == id));
+        let asked = at.and_then(|at| self.asked.remove(at)).map(|(_, session)| session);
+        let takers: Vec<_> = match self.sharing {
+            // Nothing tells whose it is, and it may be nobody else's business.
+            Sharing::Modern => self.only_call().into_iter().collect(),
+            Sharing::Session => {
+                let taker = self.only_call().or_else(|| self.newest_listener()).or_else(|| self.oldest_call());
+                taker.into_iter().collect()
+            }
+            Sharing::Shared if let Some(asked) = &asked => {
+                let its = |(session, _): &(&SessionId, &Sender)| *session == asked;
+                self.underway().find(its).or_else(|| self.listening().find(its)).into_iter().collect()
+            }
+            Sharing::Shared => self.listening().collect(),
+        };
+        if takers.is_empty() {
+            return Route::Nowhere("is for nobody who listens");
+        }
+        Route::Streams(takers.into_iter().map(|(_, events)| events.clone()).collect(), line.clone().into())
+    }
+
+    /// To the call that a part of the message names, with what `own` says in the place of that part.
+    fn to_its_call(&self, line: &Bytes, named: Option<&str>, own: impl Fn(&Call) -> Option<Bytes>) -> Route {
+        let lost = Route::Nowhere("belongs to no call under way");
+        let Some(part) = named else { return lost };
+        let Some(call) = number(part).and_then(|number| self.calls.get(&number)) else { return lost };
+        let (Some(inbox), Some(own)) = (&call.inbox, own(call)) else { return lost };
+        let edits = edit(line, part, own).into_iter().collect();
+        Route::Streams(vec![inbox.events.clone()], replace(line, edits))
+    }
+
+    /// Calls under way that take what is not named as theirs, oldest first.
+    fn underway(&self) -> impl DoubleEndedIterator<Item = (&SessionId, &Sender)> {
+        let plain = self.calls.values().filter(|call| call.purpose == Purpose::Plain);
+        plain.filter_map(|call| Some((&call.session, &call.inbox.as_ref()?.events)))
+    }
+
+    fn listening(&self) -> impl DoubleEndedIterator<Item = (&SessionId, &Sender)> {
+        self.listeners.iter().map(|listener| (&listener.session, &listener.events))
+    }
+
+    fn only_call(&self) -> Option<(&SessionId, &Sender)> {
+        let mut calls = self.underway();
+        calls.next().filter(|_| calls.next().is_none())
+    }
+
+    fn oldest_call(&self) -> Option<(&SessionId, &Sender)> {
+        self.underway().next()
+    }
+
+    fn newest_listener(&self) -> Option<(&SessionId, &Sender)> {
+        self.listening().next_back()
+    }
+}
+
+/// An id or a token of ours, as the backend wrote it back.
+fn number(json: &str) -> Option<u64> {
+    json.parse().ok()
+}
+
+/// Each piece on one line.
+fn flat(message: Pieces) -> Pieces {
+    Pieces(message.0.iter().map(one_line).collect())
+}

@@ -1,0 +1,129 @@
+//! Several URLs of one backend.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::support::backend::{response, spoken};
+use crate::support::{FakeBackend, Mood, Setup, TestProxy, eventually, within};
+
+async fn fronting(urls: &[String]) -> TestProxy {
+    let urls: Vec<_> = urls.iter().map(|url| format!("\"{url}\"")).collect();
+    Setup::new().backend_reached("r", &format!("urls: [{}]", urls.join(", "))).start().await
+}
+
+async fn two() -> (FakeBackend, FakeBackend, TestProxy) {
+    let (a, b) = (FakeBackend::with_tool("a", "x").await, FakeBackend::with_tool("b", "x").await);
+    let proxy = fronting(&[a.url(), b.url()]).await;
+    (a, b, proxy)
+}
+
+/// The endpoints of the only backend.
+async fn endpoints(proxy: &TestProxy) -> Vec<Value> {
+    let page = proxy.page("/backends").await.json();
+    let backends = page.as_array().cloned().unwrap_or_else(|| page["backends"].as_array().unwrap().clone());
+    backends[0]["endpoints"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn sessions_are_spread_and_stay_where_they_began() {
+    let (a, b, proxy) = two().await;
+
+    for _ in 0..8 {
+        let client = proxy.client().await;
+        for _ in 0..3 {
+            assert_eq!(client.call("r__x").await.result(), spoken("x"));
+        }
+    }
+
+    assert_eq!((a.by_clients("initialize").len(), b.by_clients("initialize").len()), (4, 4));
+    assert_eq!((a.calls().len(), b.calls().len()), (12, 12));
+    for backend in [&a, &b] {
+        // The fake fails the test if it is sent a session id that is not its own.
+        let sessions: HashSet<_> = backend.calls().into_iter().map(|call| call.session).collect();
+        assert_eq!(sessions.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_session_ends_where_it_began() {
+    let (a, b, proxy) = two().await;
+    let clients = [proxy.client().await, proxy.client().await];
+    for client in &clients {
+        client.call("r__x").await.result();
+    }
+
+    for client in &clients {
+        client.delete().await;
+    }
+
+    a.until(|a| a.client_sessions() == 0).await;
+    b.until(|b| b.client_sessions() == 0).await;
+}
+
+#[tokio::test]
+async fn the_least_busy_gets_what_comes_next() {
+    let a = FakeBackend::named("a").held("x").tool("y").start().await;
+    let b = FakeBackend::named("b").held("x").tool("y").start().await;
+    let proxy = fronting(&[a.url(), b.url()]).await;
+    let running = proxy.client().await.start_call("r__x");
+    let (call, idle) = tokio::select! { call = a.next_call() => (call, &b), call = b.next_call() => (call, &a) };
+
+    for _ in 0..4 {
+        proxy.client().await.call("r__y").await.result();
+    }
+
+    assert_eq!(idle.calls().len(), 4);
+    let inflight: i64 = endpoints(&proxy).await.iter().map(|endpoint| endpoint["inflight"].as_i64().unwrap()).sum();
+    assert_eq!(inflight, 1);
+    let answer = response(&call.id(), &spoken("x"));
+    call.json(answer);
+    within(running).await.unwrap().result();
+}
+
+#[tokio::test]
+async fn a_session_moves_when_its_endpoint_is_gone() {
+    let (a, b, proxy) = two().await;
+    let client = proxy.client().await;
+    client.call("r__x").await.result();
+    let (home, other) = if a.calls().is_empty() { (b, a) } else { (a, b) };
+
+    home.close_idle_connections();
+    home.until(|home| home.connections() == 0).await;
+    drop(home);
+
+    // The system may take a moment to refuse the port.
+    eventually(async || client.call("r__x").await.response().get("result").is_some()).await;
+    assert!(!other.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_connected_to_is_passed_over_and_ejected() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let (dead, _port) = FakeBackend::dead();
+    let proxy = fronting(&[dead.clone(), backend.url()]).await;
+
+    for _ in 0..8 {
+        // No client notices.
+        assert_eq!(proxy.client().await.call("r__x").await.result(), spoken("x"));
+    }
+
+    let endpoints = endpoints(&proxy).await;
+    assert_eq!((&endpoints[0]["url"], &endpoints[1]["url"]), (&Value::from(dead), &Value::from(backend.url())));
+    assert!(endpoints[0]["ejectedForSeconds"].as_f64().is_some_and(|left| left <= 10.0), "{endpoints:?}");
+    assert_eq!(endpoints[1]["ejectedForSeconds"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_run_is_not_tried_elsewhere() {
+    let (a, b, proxy) = two().await;
+    let client = proxy.client().await;
+    client.call("r__x").await.result();
+    let calls = a.calls().len() + b.calls().len();
+    a.set_mood(Mood::Closing);
+    b.set_mood(Mood::Closing);
+
+    assert_eq!(client.call("r__x").await.code(), 502);
+
+    assert_eq!(a.calls().len() + b.calls().len(), calls + 1);
+}

@@ -1,0 +1,136 @@
+"""An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
+
+die       ends as soon as it is started, and writes so into the file named next
+deaf      answers `initialize` and reads no further
+stubborn  ends neither when its input does nor when it is asked to
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+held = []
+lines = []
+waiting = {}
+
+
+def say(message):
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+def notify(method, params):
+    say({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def answer(request, text):
+    say({"jsonrpc": "2.0", "id": request["id"], "result": {"content": [{"type": "text", "text": str(text)}]}})
+
+
+def progress(request, step):
+    notify("notifications/progress", {"progressToken": request["params"]["_meta"]["progressToken"], "progress": step})
+
+
+def flood(request):
+    for number in range(20000):
+        sys.stderr.write(f"line {number} " + "x" * 100 + "\n")
+    answer(request, "flooded")
+
+
+def long(request):
+    answer(request, "x" * request["params"]["arguments"]["bytes"])
+
+
+def noise(request):
+    sys.stdout.write("Listening!\n\n   \n{not json\n")
+    answer(request, "made noise")
+
+
+def ask(request):
+    waiting["q"] = request
+    say({"jsonrpc": "2.0", "id": "q", "method": "ping/me", "params": {}})
+
+
+def spawn(request):
+    child = subprocess.Popen(["sleep", "1000"])
+    answer(request, child.pid)
+
+
+def chatter(request):
+    progress(request, 1)
+    notify("notifications/message", {"level": "info", "data": "chatter"})
+    progress(request, 2)
+    answer(request, "chattered")
+
+
+def release(request):
+    for one in held:
+        if "_meta" in one["params"]:
+            progress(one, 9)
+        answer(one, "released")
+    held.clear()
+    answer(request, "released them")
+
+
+def announce(request):
+    notify("notifications/tools/list_changed", {})
+    answer(request, "announced")
+
+
+TOOLS = {
+    "announce": announce,
+    "ask": ask,
+    "chatter": chatter,
+    "crash": lambda request: os._exit(7),
+    "cwd": lambda request: answer(request, os.getcwd()),
+    "env": lambda request: answer(request, json.dumps(dict(os.environ))),
+    "flood": flood,
+    "hold": held.append,
+    "lines": lambda request: answer(request, json.dumps(lines)),
+    "long": long,
+    "noise": noise,
+    "pid": lambda request: answer(request, os.getpid()),
+    "release": release,
+    "spawn": spawn,
+}
+
+
+def handle(message):
+    method = message.get("method")
+    if method == "initialize":
+        version = message["params"]["protocolVersion"]
+        server = {"name": "fixture", "version": "1"}
+        result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": server}
+        say({"jsonrpc": "2.0", "id": message["id"], "result": result})
+        while "deaf" in sys.argv:
+            time.sleep(1000)
+    elif method == "tools/list":
+        tools = [{"name": name, "description": name, "inputSchema": {"type": "object"}} for name in TOOLS]
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})
+    elif method == "tools/call":
+        TOOLS[message["params"]["name"]](message)
+    elif method is None:
+        answer(waiting.pop(message["id"]), json.dumps(message.get("error") or message.get("result")))
+    elif "id" in message:
+        error = {"code": -32601, "message": "Method not found"}
+        say({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+
+def main():
+    if "die" in sys.argv:
+        with open(sys.argv[sys.argv.index("die") + 1], "a") as births:
+            births.write("born\n")
+        sys.exit(3)
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for line in sys.stdin:
+        lines.append(line)
+        handle(json.loads(line))
+    while "stubborn" in sys.argv:
+        time.sleep(1000)
+
+
+main()
