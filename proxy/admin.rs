@@ -9,6 +9,8 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use toolgate_config::Reach;
 
+use crate::catalog::Kind;
+use crate::era::Era;
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
 use crate::reply::{Body, Reply};
@@ -98,6 +100,7 @@ fn backends(gateway: &Gateway) -> Value {
     let view = |backend: &Arc<crate::backend::Backend>| {
         let (health, listing) = (&backend.health, backend.listing.load());
         let failure = backend.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listed = |kind| listing.as_ref().map(|listing| listing.lists.get(kind).entries.len());
         let endpoints = backend.endpoints().into_iter().map(|endpoint| {
             json!({
                 "url": endpoint.address,
@@ -126,9 +129,22 @@ fn backends(gateway: &Gateway) -> Value {
             })),
             "inflight": backend.metrics.inflight.get(),
             "sessions": backend.metrics.sessions.get(),
+            "eras": backend.spoken().map(|spoken| spoken.eras()),
+            "versions": backend.spoken().map(|spoken| {
+                spoken.versions().into_iter().map(|(_, version)| version).collect::<Vec<_>>()
+            }),
             "protocolVersion": listing.as_ref().map(|listing| listing.version),
             "listing": {
-                "tools": listing.as_ref().map(|listing| listing.tools.len()),
+                "tools": listed(Kind::Tools),
+                "prompts": listed(Kind::Prompts),
+                "resources": listed(Kind::Resources),
+                "resourceTemplates": listed(Kind::Templates),
+                "failures": listing.as_ref().map(|listing| {
+                    let failed = Kind::ALL.into_iter().filter_map(|kind| {
+                        Some((kind.field().to_owned(), Value::from(&**listing.failures.get(kind).as_ref()?)))
+                    });
+                    failed.collect::<serde_json::Map<_, _>>()
+                }),
                 "ageSeconds": listing.as_ref().map(|listing| listing.fetched.elapsed().as_secs()),
                 "failure": failure.as_ref().map(|failure| &failure.reason),
                 "failingForSeconds": failure.as_ref().map(|failure| failure.since.elapsed().as_secs()),
@@ -141,21 +157,34 @@ fn backends(gateway: &Gateway) -> Value {
 fn catalog(gateway: &Gateway) -> Value {
     let snapshot = gateway.snapshot();
     let catalog = snapshot.catalog();
-    let merged: Value = serde_json::from_slice(&catalog.result).unwrap_or(Value::Null);
     let parts = catalog.parts.iter().map(|part| {
-        json!({
+        let mut view = json!({
             "backend": part.backend.as_str(),
             "state": part.freshness.as_str(),
-            "tools": part.shown,
             "leftOut": part.left_out.iter()
-                .map(|(own, why)| json!({ "tool": own, "why": why.to_string() }))
+                .map(|omission| json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() }))
                 .collect::<Vec<_>>(),
-        })
+        });
+        for kind in Kind::ALL {
+            view[kind.field()] = json!(part.shown.get(kind));
+        }
+        view
     });
-    json!({
-        "revision": *gateway.revision.borrow(),
+    let revisions = *gateway.revision.borrow();
+    let mut view = json!({
+        "revision": revisions.tools,
+        "revisions": {
+            "tools": revisions.tools,
+            "prompts": revisions.prompts,
+            "resources": revisions.resources,
+        },
         "generation": gateway.generation(),
         "backends": parts.collect::<Vec<_>>(),
-        "tools": merged.get("tools").cloned().unwrap_or_default(),
-    })
+    });
+    for kind in Kind::ALL {
+        // Legacy clients are shown all that anybody is.
+        let list: Value = serde_json::from_slice(catalog.list(kind, Era::Legacy)).unwrap_or_default();
+        view[kind.field()] = list.get(kind.field()).cloned().unwrap_or_default();
+    }
+    view
 }

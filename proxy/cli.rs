@@ -11,6 +11,8 @@ use toolgate_config::{Config, Log, LogFormat, LogLevel};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Running};
+use crate::catalog::{Kind, Omission};
+use crate::era::Era;
 use crate::reload::Reloader;
 use crate::{demo, gateway::Gateway};
 
@@ -172,7 +174,7 @@ pub fn tools(path: &Path) -> u8 {
 async fn list(gateway: &Arc<Gateway>) -> u8 {
     let snapshot = gateway.list_once(LIST_DEADLINE).await;
     let catalog = snapshot.catalog();
-    let result: serde_json::Value = serde_json::from_slice(&catalog.result).unwrap_or_default();
+    let result: serde_json::Value = serde_json::from_slice(catalog.list(Kind::Tools, Era::Legacy)).unwrap_or_default();
     let printed = match serde_json::to_string_pretty(&result) {
         Ok(text) => print(&(text + "\n")),
         Err(problem) => fail(FAILURE, problem),
@@ -182,8 +184,8 @@ async fn list(gateway: &Arc<Gateway>) -> u8 {
         if let Some(reason) = backend.listing_problem() {
             code = fail(FAILURE, format!("backend `{}`: {reason}", part.backend));
         }
-        for (own, why) in &part.left_out {
-            let _ = fail(OK, format!("backend `{}`: tool `{own}` left out: {why}", part.backend));
+        for Omission { kind, own, why } in &part.left_out {
+            let _ = fail(OK, format!("backend `{}`: {} `{own}` left out: {why}", part.backend, kind.noun()));
         }
     }
     code

@@ -9,22 +9,27 @@ use http::Method as HttpMethod;
 use http::{HeaderValue, StatusCode};
 
 use crate::batch::Batch;
+use crate::bridge::question;
 use crate::era::{self, Era, McpHeaders};
 use crate::error::{Error, INVALID_REQUEST, Kind};
 use crate::gateway::{self, Gateway};
-use crate::jsonrpc::{self, Id, Message, OwnedId, Params};
+use crate::jsonrpc::{self, Id, Message, OwnedId, Params, Response};
 use crate::method::{self, Verb};
 use crate::metrics::EraLabel;
 use crate::news::News;
 use crate::record::Record;
+use crate::relay::EventId;
 use crate::reply::{Body, Reply, Source};
-use crate::session::{ANYONE, MAX_STREAMS, Session};
+use crate::route;
+use crate::session::{ANYONE, Asker, ClientCapabilities, MAX_STREAMS, Session};
 use crate::snapshot::Snapshot;
 
 /// What the edge made of an HTTP request.
 pub(crate) struct Request {
     pub(crate) verb: HttpMethod,
     pub(crate) headers: McpHeaders,
+    /// Whether the client would rather have an event stream than JSON, of what is neither yet.
+    pub(crate) prefers_events: bool,
     /// The client's address, as trusted proxies tell it.
     pub(crate) client: IpAddr,
     pub(crate) request_id: Arc<str>,
@@ -37,18 +42,44 @@ pub(crate) struct Exchange<'a> {
     pub(crate) snapshot: &'a Arc<Snapshot>,
     pub(crate) request: &'a Request,
     pub(crate) body: &'a Bytes,
+    /// As it stands in the table.
+    pub(crate) method: &'static str,
     id: Option<Id<'a>>,
     pub(crate) params: &'a Params<'a>,
-    session: Option<Arc<Session>>,
+    pub(crate) client: Client,
     pub(crate) record: &'a mut Record,
     /// How it ended, where the reply does not tell.
     pub(crate) ended_as: Option<Kind>,
 }
 
+/// Who sent a message.
+pub(crate) enum Client {
+    /// None before `initialize` has made one.
+    Legacy(Option<Arc<Session>>),
+    Modern(Modern),
+}
+
+/// What a modern request says of its client.
+pub(crate) struct Modern {
+    pub(crate) capabilities: ClientCapabilities,
+    /// As JSON.
+    pub(crate) log_level: Option<Box<str>>,
+}
+
 impl<'a> Exchange<'a> {
+    pub(crate) fn era(&self) -> Era {
+        match self.client {
+            Client::Legacy(_) => Era::Legacy,
+            Client::Modern(_) => Era::Modern,
+        }
+    }
+
     /// The session it belongs to.
     pub(crate) fn session(&self) -> Result<&Arc<Session>, Error> {
-        self.session.as_ref().ok_or(Error::SessionMissing)
+        match &self.client {
+            Client::Legacy(Some(session)) => Ok(session),
+            Client::Legacy(None) | Client::Modern(_) => Err(Error::SessionMissing),
+        }
     }
 
     /// The id of the request.
@@ -72,7 +103,7 @@ pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, req
         return refuse(gateway, &request, &error, None);
     }
     match request.verb {
-        HttpMethod::GET => listen(gateway, &request),
+        HttpMethod::GET => listen(gateway, snapshot, &request).await,
         HttpMethod::DELETE => end(gateway, &request),
         _ if jsonrpc::is_batch(&body) => batch(gateway, snapshot, request, &body),
         _ => message(gateway, snapshot, &request, body).await,
@@ -93,12 +124,20 @@ fn session_of(gateway: &Gateway, request: &Request) -> Result<Arc<Session>, Erro
     gateway.sessions.find(token.to_str().map_err(|_| Error::SessionUnknown)?, ANYONE)
 }
 
-/// GET: the client's own stream.
-fn listen(gateway: &Arc<Gateway>, request: &Request) -> Reply {
-    let opened = session_of(gateway, request)
-        .and_then(|session| session.stream().ok_or(Error::TooManyStreams { max: MAX_STREAMS }));
-    match opened {
-        Ok(guard) => Reply::events(Source::News(News::new(gateway, guard))),
+/// GET: the client's own stream, or the rest of one that it came back for.
+async fn listen(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request) -> Reply {
+    let opened = async {
+        let session = session_of(gateway, request)?;
+        let last = request.headers.last_event_id.as_ref().and_then(|id| id.to_str().ok()).and_then(EventId::read);
+        let is_call = last.as_ref().is_some_and(|last| last.stream == EventId::CALL);
+        let guard = session.stream(is_call).ok_or(Error::TooManyStreams { max: MAX_STREAMS })?;
+        match last {
+            Some(last) if is_call => route::resume(snapshot, &last, guard).await,
+            last => Ok(Source::News(News::new(gateway, snapshot, guard, last.as_ref()))),
+        }
+    };
+    match opened.await {
+        Ok(source) => Reply::events(source),
         Err(error) => refuse(gateway, request, &error, None),
     }
 }
@@ -162,24 +201,25 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
     let (name, id, params) = match &parsed {
         Message::Request(r) => (&*r.method, Some(r.id), Some(&r.params)),
         Message::Notification(n) => (&*n.method, None, Some(&n.params)),
-        Message::Response(_) => ("", None, None),
+        Message::Response(response) => ("", response.id, None),
     };
+    let none = Params::default();
     let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);
-    let answered = match era::of_message(&parsed, &request.headers) {
-        Ok(Era::Legacy) => {
-            let arrived = Arrived { gateway, snapshot, request, body: &body };
-            legacy(arrived, Parsed { name, id, params }, &mut record).await
-        }
-        // The ladder lets no modern version pass yet.
-        Ok(Era::Modern) => Err(Error::MethodNotFound { method: name.to_owned() }),
-        Err(error) => {
-            record.era = EraLabel::Modern;
-            Err(error)
-        }
+    let arrived = Arrived { gateway, snapshot, request, body: &body };
+    let era = era::of_message(&parsed, &request.headers);
+    record.era = if matches!(era, Ok(Era::Legacy)) { EraLabel::Legacy } else { EraLabel::Modern };
+    let answered = match (&era, &parsed) {
+        (Err(error), _) => Err(error.clone()),
+        (Ok(_), Message::Response(response)) => answer_of_client(arrived, response),
+        (Ok(era), _) => call(arrived, *era, Parsed { name, id, params: params.unwrap_or(&none) }, &mut record).await,
     };
     let (mut reply, kind) = answered.unwrap_or_else(|error| {
         record.failed(&error);
-        (Reply::error(&error, id.map(Id::owned).as_ref()), error.kind())
+        let mut reply = Reply::error(&error, id.map(Id::owned).as_ref());
+        if record.era == EraLabel::Modern {
+            reply.modernize(&error);
+        }
+        (reply, error.kind())
     });
     if let Body::Whole(_) = reply.body {
         record.noted(kind);
@@ -200,21 +240,42 @@ struct Arrived<'a> {
 struct Parsed<'a> {
     name: &'a str,
     id: Option<Id<'a>>,
-    params: Option<&'a Params<'a>>,
+    params: &'a Params<'a>,
 }
 
-/// A legacy message: session, method, verb.
-async fn legacy(arrived: Arrived<'_>, parsed: Parsed<'_>, record: &mut Record) -> Result<(Reply, Kind), Error> {
+/// A legacy client's answer to what a backend asked it.
+fn answer_of_client(arrived: Arrived<'_>, response: &Response<'_>) -> Result<(Reply, Kind), Error> {
+    let session = session_of(arrived.gateway, arrived.request)?;
+    // One that nobody waits for any more is taken and dropped, and so is one to what was never asked in this session.
+    let asker = response.id.and_then(|id| Some((id, session.answered(&id.owned())?)));
+    match asker {
+        Some((id, Asker::Backend { leg, opened, id: own })) => {
+            if let Some(span) = jsonrpc::span(arrived.body, id.raw()) {
+                let body = jsonrpc::splice(arrived.body, &[(span, own.raw().as_bytes())]);
+                question::pass_answer(leg, opened, body);
+            }
+        }
+        Some((_, Asker::Bridge(waits))) => {
+            let _ = waits.send(arrived.body.clone());
+        }
+        None => {}
+    }
+    Ok((Reply::accepted(), Kind::Ok))
+}
+
+/// A request or a notification: client, method, verb.
+async fn call(arrived: Arrived<'_>, era: Era, parsed: Parsed<'_>, record: &mut Record) -> Result<(Reply, Kind), Error> {
     let Arrived { gateway, snapshot, request, body } = arrived;
     let Parsed { name, id, params } = parsed;
-    let method = method::find(name);
-    let session = match method {
-        Some(method) if !method.in_session => None,
-        _ => Some(session_of(gateway, request)?),
+    let method = method::find(name).filter(|method| method.is_of(era));
+    let client = match (era, method) {
+        (Era::Legacy, Some(method)) if !method.in_session => Client::Legacy(None),
+        (Era::Legacy, _) => Client::Legacy(Some(session_of(gateway, request)?)),
+        (Era::Modern, _) => Client::Modern(Modern::read(params)),
     };
-    record.session = session.as_ref().map(|session| session.id());
-    // A response answers a question of ours; none is ever asked, so it is taken and dropped.
-    let Some(params) = params else { return Ok((Reply::accepted(), Kind::Ok)) };
+    if let Client::Legacy(Some(session)) = &client {
+        record.session = Some(session.id());
+    }
     let is_notification = name.starts_with("notifications/");
     let Some(method) = method.filter(|_| is_notification != id.is_some()) else {
         return match id {
@@ -223,15 +284,29 @@ async fn legacy(arrived: Arrived<'_>, parsed: Parsed<'_>, record: &mut Record) -
             Some(_) => Err(Error::MethodNotFound { method: name.chars().take(128).collect() }),
         };
     };
-    if !method.in_session {
+    if !method.in_session || era == Era::Modern {
         snapshot.settle().await;
     }
-    let mut exchange = Exchange { gateway, snapshot, request, body, id, params, session, record, ended_as: None };
+    let method_name = method.name;
+    let mut exchange =
+        Exchange { gateway, snapshot, request, body, method: method_name, id, params, client, record, ended_as: None };
     let reply = match method.verb {
         Verb::Answer(answer) => answer(&mut exchange),
+        Verb::Merge(run) if request.prefers_events => run(&mut exchange).await.map(Reply::into_events),
         Verb::Broadcast(run) | Verb::Merge(run) | Verb::Route(run) => run(&mut exchange).await,
     }?;
     Ok((reply, exchange.ended_as.unwrap_or(Kind::Ok)))
+}
+
+impl Modern {
+    /// The ladder has seen to it that the envelope is whole.
+    fn read(params: &Params<'_>) -> Self {
+        let meta = params.meta.as_ref();
+        Self {
+            capabilities: ClientCapabilities::read(meta.and_then(|meta| meta.client_capabilities)),
+            log_level: meta.and_then(|meta| meta.log_level).map(|level| level.get().into()),
+        }
+    }
 }
 
 /// The id a request is told by in logs and towards backends: the client's own if it is presentable, a random one otherwise.

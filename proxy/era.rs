@@ -6,10 +6,12 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
+
+use serde_json::value::RawValue;
 
 use crate::error::{Error, INVALID_PARAMS, INVALID_REQUEST};
-use crate::jsonrpc::{Id, Message, Params};
+use crate::jsonrpc::{self, Id, Message, Params};
 
 /// A legacy protocol version, oldest first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -47,15 +49,18 @@ impl Version {
     }
 }
 
-/// Every version that clients are served in, as `-32022` lists them.
-pub(crate) const SUPPORTED: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// The modern version that is spoken.
+pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 
-/// The modern versions among [`SUPPORTED`]: none yet.
-const MODERN: &[&str] = &[];
+/// The versions of the legacy era, as a client of it is told them that names another.
+const LEGACY: &[&str] = &["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+
+/// The versions of the modern era, as a client of it is told them that names another; `server/discover` names the same.
+const MODERN: &[&str] = &[MODERN_VERSION];
 
 /// Whether a version is of the modern era, known to us or not: versions are dates, and the first modern one is known.
 fn is_modern(version: &str) -> bool {
-    Version::read(version).is_none() && version >= "2026-07-28"
+    Version::read(version).is_none() && version >= MODERN_VERSION
 }
 
 /// The era of one message.
@@ -65,13 +70,16 @@ pub(crate) enum Era {
     Modern,
 }
 
-/// The headers of a request that MCP gives a meaning to, at most one of each: `None` where a header came twice.
+/// The headers of a request that MCP gives a meaning to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct McpHeaders {
     pub(crate) session_id: Option<HeaderValue>,
     pub(crate) protocol_version: Option<HeaderValue>,
     pub(crate) method: Option<HeaderValue>,
     pub(crate) name: Option<HeaderValue>,
+    pub(crate) last_event_id: Option<HeaderValue>,
+    /// `Mcp-Param-*`, which repeat arguments of a tool.
+    pub(crate) params: Vec<(HeaderName, HeaderValue)>,
     /// The first header that came more than once. Readers of the first and of the last copy would disagree.
     pub(crate) repeated: Option<&'static str>,
 }
@@ -79,7 +87,12 @@ pub(crate) struct McpHeaders {
 impl McpHeaders {
     /// Picks them out.
     pub(crate) fn read(headers: &http::HeaderMap) -> Self {
-        let mut repeated = None;
+        const REPEATED_PARAM: &str = "Mcp-Param-*";
+        let is_param = |name: &HeaderName| name.as_str().starts_with("mcp-param-");
+        let params: Vec<_> =
+            headers.iter().filter(|(name, _)| is_param(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
+        let is_repeated = params.iter().any(|(name, _)| headers.get_all(name).iter().nth(1).is_some());
+        let mut repeated = is_repeated.then_some(REPEATED_PARAM);
         let mut one = |name: &'static str| {
             let mut values = headers.get_all(name).iter();
             let first = values.next();
@@ -93,6 +106,8 @@ impl McpHeaders {
             protocol_version: one("mcp-protocol-version"),
             method: one("mcp-method"),
             name: one("mcp-name"),
+            last_event_id: one("last-event-id"),
+            params,
             repeated,
         }
     }
@@ -142,6 +157,8 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
     };
     let Some(claimed) = params.meta.as_ref().and_then(|meta| meta.protocol_version()) else {
         return match header {
+            // A notification need not say anything: the header alone tells.
+            Some(version) if id.is_none() && version == MODERN_VERSION => Ok(Era::Modern),
             // `initialize` negotiates: whatever version the header names, the answer names ours.
             Some(version) if method == "initialize" && !is_modern(&version) => Ok(Era::Legacy),
             Some(version) if Version::read(&version).is_none() && is_modern(&version) => Err(Error::Malformed {
@@ -155,32 +172,63 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
             None => Ok(Era::Legacy),
         };
     };
-    modern(&claimed, header.as_deref(), MODERN)?;
-    routing_headers(method, params, headers)?;
+    modern(&claimed, header.as_deref())?;
+    // Headers of notifications are not defined, nor is any notification but the one of another transport.
+    if let Some(id) = id {
+        routing_headers(method, params, headers)?;
+        envelope(params, id)?;
+    }
     Ok(Era::Modern)
 }
 
 fn known_or_refused(version: &str) -> Result<Era, Error> {
     match Version::read(version) {
         Some(_) => Ok(Era::Legacy),
-        None => Err(Error::UnsupportedVersion { requested: version.to_owned(), supported: SUPPORTED }),
+        None => Err(Error::UnsupportedVersion { requested: version.to_owned(), supported: LEGACY }),
     }
 }
 
 /// A modern message says its version twice, and it has to be one that is served.
-fn modern(claimed: &str, header: Option<&str>, served: &[&str]) -> Result<(), Error> {
+fn modern(claimed: &str, header: Option<&str>) -> Result<(), Error> {
     const HEADER: &str = "MCP-Protocol-Version";
     match header {
         None => Err(Error::HeaderMismatch { header: HEADER, problem: "is missing".into() }),
         Some(header) if header != claimed => {
             Err(Error::HeaderMismatch { header: HEADER, problem: "differs from `params._meta`".into() })
         }
-        Some(_) if !served.contains(&claimed) => {
-            Err(Error::UnsupportedVersion { requested: claimed.to_owned(), supported: SUPPORTED })
+        Some(_) if claimed != MODERN_VERSION => {
+            Err(Error::UnsupportedVersion { requested: claimed.to_owned(), supported: MODERN })
         }
         Some(_) => Ok(()),
     }
 }
+
+/// What every modern request must say beside its version (2026-07-28, Overview, per-request protocol fields).
+fn envelope(params: &Params<'_>, id: Id<'_>) -> Result<(), Error> {
+    let meta = params.meta.as_ref();
+    let malformed = |reason: &'static str| {
+        Err(Error::Malformed { code: INVALID_PARAMS, reason: reason.into(), id: Some(id.owned()) })
+    };
+    let is_object = |raw: &RawValue| raw.get().starts_with('{');
+    match meta.and_then(|meta| meta.client_capabilities) {
+        Some(capabilities) if is_object(capabilities) => {}
+        Some(_) => return malformed("`io.modelcontextprotocol/clientCapabilities` must be an object"),
+        None => return malformed("`params._meta` lacks `io.modelcontextprotocol/clientCapabilities`"),
+    }
+    if meta.and_then(|meta| meta.client_info).is_some_and(|info| !is_object(info)) {
+        return malformed("`io.modelcontextprotocol/clientInfo` must be an object");
+    }
+    if let Some(level) = meta.and_then(|meta| meta.log_level)
+        && !jsonrpc::text(level).is_some_and(|level| LOG_LEVELS.contains(&&*level))
+    {
+        return malformed("`io.modelcontextprotocol/logLevel` must be one of the eight levels of RFC 5424");
+    }
+    Ok(())
+}
+
+/// The levels of log messages, least severe first (RFC 5424).
+pub(crate) const LOG_LEVELS: [&str; 8] =
+    ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// `Mcp-Method` and `Mcp-Name` repeat what the body says, for intermediaries that route by header.
 fn routing_headers(method: &str, params: &Params<'_>, headers: &McpHeaders) -> Result<(), Error> {
@@ -206,7 +254,7 @@ fn check(header: &'static str, value: Option<&HeaderValue>, body: &str) -> Resul
 }
 
 /// A header value as the text it stands for: `=?base64?…?=` wraps what a header cannot carry (2026-07-28, SEP-2243).
-fn header_text(value: &HeaderValue) -> Option<Cow<'_, str>> {
+pub(crate) fn header_text(value: &HeaderValue) -> Option<Cow<'_, str>> {
     use base64::Engine as _;
     let text = std::str::from_utf8(value.as_bytes()).ok()?.trim_matches([' ', '\t']);
     let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
@@ -233,7 +281,8 @@ mod tests {
         of_message(&jsonrpc::parse(body.as_bytes()).unwrap(), &headers(pairs))
     }
 
-    const MODERN_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    const MODERN_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    const MODERN: [(&str, &str); 2] = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")];
 
     #[test]
     fn a_message_without_a_version_is_legacy() {
@@ -260,11 +309,33 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_message_is_answered_with_the_versions_served() {
-        let error = classify(MODERN_LIST, &[("mcp-protocol-version", "2026-07-28")]).unwrap_err();
+    fn a_modern_message_passes() {
+        assert_eq!(classify(MODERN_LIST, &MODERN).unwrap(), Era::Modern);
+        let notification = r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#;
+        assert_eq!(classify(notification, &MODERN[..1]).unwrap(), Era::Modern);
+    }
+
+    #[test]
+    fn a_modern_version_that_nobody_knows_is_answered_with_the_versions_served() {
+        let body = MODERN_LIST.replace("2026-07-28", "2027-01-01");
+        let error = classify(&body, &[("mcp-protocol-version", "2027-01-01")]).unwrap_err();
         let object = error.object();
         assert_eq!((error.status().as_u16(), object.code), (400, -32022));
-        assert_eq!(object.data.unwrap()["supported"], serde_json::json!(SUPPORTED));
+        assert_eq!(object.data.unwrap()["supported"], serde_json::json!(super::MODERN));
+    }
+
+    #[test]
+    fn the_envelope_must_be_whole() {
+        for (from, to) in [
+            (r#","io.modelcontextprotocol/clientCapabilities":{}"#, ""),
+            (r#"clientCapabilities":{}"#, r#"clientCapabilities":[]"#),
+            (r#"clientCapabilities":{}"#, r#"clientCapabilities":{},"io.modelcontextprotocol/clientInfo":"c""#),
+            (r#"clientCapabilities":{}"#, r#"clientCapabilities":{},"io.modelcontextprotocol/logLevel":"loud""#),
+        ] {
+            let error = classify(&MODERN_LIST.replace(from, to), &MODERN).unwrap_err();
+            let Error::Malformed { code, id, .. } = error else { panic!("{error:?}") };
+            assert_eq!((code, id.unwrap().raw()), (INVALID_PARAMS, "1"), "{to}");
+        }
     }
 
     #[test]
@@ -277,10 +348,8 @@ mod tests {
     #[test]
     fn a_modern_initialize_is_modern() {
         let body = MODERN_LIST.replace("tools/list", "initialize");
-        assert!(matches!(
-            classify(&body, &[("mcp-protocol-version", "2026-07-28")]),
-            Err(Error::UnsupportedVersion { .. })
-        ));
+        let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "initialize")];
+        assert_eq!(classify(&body, &headers).unwrap(), Era::Modern);
     }
 
     #[test]
@@ -318,10 +387,5 @@ mod tests {
         assert!(judge(&[("mcp-method", "tools/call"), ("mcp-name", "cafe")]).is_err());
         assert!(judge(&[("mcp-method", "tools/call")]).is_err());
         assert!(judge(&[]).is_err());
-    }
-
-    #[test]
-    fn a_version_that_is_served_passes() {
-        assert!(modern("2026-07-28", Some("2026-07-28"), &["2026-07-28"]).is_ok());
     }
 }

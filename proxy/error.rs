@@ -85,8 +85,12 @@ pub(crate) enum Error {
     NotFound { mcp: String },
     #[error("origin `{origin}` is not allowed")]
     OriginForbidden { origin: String },
+    #[error("header `{header}` {problem}")]
+    ParamMismatch { header: Box<str>, problem: Cow<'static, str> },
     #[error("the request head did not arrive in time")]
     RequestTimeout,
+    #[error("Resource not found: {uri}")]
+    ResourceNotFound { uri: String, legacy: bool },
     #[error("header `Mcp-Session-Id` is required; send `initialize` first")]
     SessionMissing,
     #[error("no such session; send `initialize` without `Mcp-Session-Id` to start a new one")]
@@ -95,6 +99,8 @@ pub(crate) enum Error {
     SessionsFull { max: u32 },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
+    #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
+    TooManySubscriptions { max: usize },
     #[error("Unknown tool: {name}")]
     UnknownTool { name: String },
     #[error("`Content-Type` must be application/json")]
@@ -181,6 +187,10 @@ const fn own_code(status: StatusCode) -> i64 {
 const CLIENT_CLOSED: i64 = 499;
 /// `-32020`, HeaderMismatch (2026-07-28).
 pub(crate) const HEADER_MISMATCH: i64 = -32020;
+/// `-32002`, resource not found (up to 2025-11-25).
+pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
+/// `-32021`, MissingRequiredClientCapability (2026-07-28).
+pub(crate) const MISSING_CAPABILITY: i64 = -32021;
 /// `-32022`, UnsupportedProtocolVersion (2026-07-28).
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 /// `-32600`, Invalid Request (JSON-RPC 2.0).
@@ -212,6 +222,7 @@ impl Error {
             | Self::MethodNotAllowed { .. }
             | Self::NotAcceptable { .. }
             | Self::NotFound { .. }
+            | Self::ParamMismatch { .. }
             | Self::RequestTimeout
             | Self::SessionMissing
             | Self::SessionUnknown
@@ -220,8 +231,11 @@ impl Error {
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
             Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
-            Self::InvalidParams { .. } | Self::MethodNotFound { .. } | Self::UnknownTool { .. } => Kind::RpcError,
-            Self::Limited { .. } | Self::TooManyStreams { .. } => Kind::Limited,
+            Self::InvalidParams { .. }
+            | Self::MethodNotFound { .. }
+            | Self::ResourceNotFound { .. }
+            | Self::UnknownTool { .. } => Kind::RpcError,
+            Self::Limited { .. } | Self::TooManyStreams { .. } | Self::TooManySubscriptions { .. } => Kind::Limited,
         }
     }
 
@@ -257,6 +271,8 @@ impl Error {
             | Self::Cancelled
             | Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
+            | Self::ResourceNotFound { .. }
+            | Self::TooManySubscriptions { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -264,6 +280,7 @@ impl Error {
             Self::Draining | Self::SessionsFull { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::HeaderMismatch { .. }
             | Self::Malformed { .. }
+            | Self::ParamMismatch { .. }
             | Self::SessionMissing
             | Self::UnsupportedVersion { .. } => StatusCode::BAD_REQUEST,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => StatusCode::FORBIDDEN,
@@ -308,6 +325,11 @@ impl Error {
             }
             Self::Cancelled => (CLIENT_CLOSED, None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
+            Self::ParamMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
+            Self::ResourceNotFound { uri, legacy } => {
+                (if *legacy { RESOURCE_NOT_FOUND } else { INVALID_PARAMS }, Some(json!({ "uri": uri })))
+            }
+            Self::TooManySubscriptions { .. } => (own_code(StatusCode::TOO_MANY_REQUESTS), None),
             Self::InvalidParams { .. } | Self::UnknownTool { .. } => (INVALID_PARAMS, None),
             Self::Limited { limit, retry_after, .. } => (
                 own_code(StatusCode::TOO_MANY_REQUESTS),

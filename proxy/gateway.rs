@@ -13,8 +13,9 @@ use toolgate_config::Config;
 
 use crate::backend::http::Connector;
 use crate::backend::{Backend, BuildError};
-use crate::catalog::Freshness;
-use crate::catalog::refresh;
+use crate::bridge::parked::Parked;
+use crate::catalog::{Freshness, Kind, LeftOut, Merged, Revisions, refresh};
+use crate::era::Era;
 use crate::health::{State, probe};
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
@@ -44,10 +45,12 @@ pub(crate) enum Phase {
 pub(crate) struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) sessions: Sessions,
+    /// Calls that wait for their client's input.
+    pub(crate) parked: Parked,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connector: Connector,
-    /// Counts changes of the merged catalog, from 1.
-    pub(crate) revision: watch::Sender<u64>,
+    /// Counts changes of the merged catalog.
+    pub(crate) revision: watch::Sender<Revisions>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) methods: crate::method::Handles,
     generation: AtomicU64,
@@ -69,10 +72,11 @@ impl Gateway {
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             sessions: Sessions::new(&config.sessions),
+            parked: Parked::new(metrics.parked.clone()),
             methods: crate::method::Handles::new(&metrics),
             metrics,
             connector,
-            revision: watch::Sender::new(1),
+            revision: watch::Sender::new(Revisions::FIRST),
             phase: watch::Sender::new(Phase::Serving),
             generation: AtomicU64::new(1),
             listers: Mutex::default(),
@@ -140,23 +144,20 @@ impl Gateway {
         self.generation.fetch_add(1, Ordering::Relaxed);
         // Lists may have come in for the old world since the new one was built.
         next.remerge();
-        if next.catalog().tools() != previous.catalog().tools() {
-            self.announce();
-        }
+        self.announce(&previous.catalog(), &next.catalog());
         self.measure();
     }
 
     /// Makes the catalog anew, and tells clients if it changed.
     pub(crate) fn remerge(&self) {
         let snapshot = self.snapshot();
-        if snapshot.remerge() {
-            self.announce();
-        }
+        let (old, new) = snapshot.remerge();
+        self.announce(&old, &new);
         self.measure();
     }
 
-    fn announce(&self) {
-        self.revision.send_modify(|revision| *revision += 1);
+    fn announce(&self, old: &Merged, new: &Merged) {
+        self.revision.send_if_modified(|revisions| revisions.count(old, new));
     }
 
     fn tend(self: &Arc<Self>, backend: Arc<Backend>) {
@@ -178,17 +179,21 @@ impl Gateway {
     pub(crate) fn measure(&self) {
         let (snapshot, metrics) = (self.snapshot(), &self.metrics);
         let catalog = snapshot.catalog();
-        metrics.catalog_bytes.set(i64::try_from(catalog.result.len()).unwrap_or(i64::MAX));
-        metrics.catalog_revision.set(i64::try_from(*self.revision.borrow()).unwrap_or(i64::MAX));
+        metrics.catalog_bytes.set(to_gauge(catalog.list(Kind::Tools, Era::Legacy).len()));
+        metrics.catalog_revision.set(i64::try_from(self.revision.borrow().tools).unwrap_or(i64::MAX));
         let (mut incomplete, mut collisions) = (0, 0);
         for part in &catalog.parts {
             let name = part.backend.as_str();
             incomplete += i64::from(part.freshness != Freshness::Fresh);
-            let is_collision = |why: &crate::catalog::LeftOut| matches!(why, crate::catalog::LeftOut::Collision { .. });
-            let hidden = part.left_out.iter().filter(|(_, why)| is_collision(why)).count();
-            collisions += hidden;
-            metrics.catalog_tools.with_label_values(&[name]).set(to_gauge(part.shown));
-            metrics.catalog_refused_tools.with_label_values(&[name]).set(to_gauge(part.left_out.len() - hidden));
+            let tools = part.left_out.iter().filter(|omission| omission.kind == Kind::Tools);
+            let refused = tools.filter(|omission| !matches!(omission.why, LeftOut::Collision { .. })).count();
+            collisions += part.left_out.iter().filter(|one| matches!(one.why, LeftOut::Collision { .. })).count();
+            metrics.catalog_tools.with_label_values(&[name]).set(to_gauge(*part.shown.get(Kind::Tools)));
+            metrics.catalog_refused_tools.with_label_values(&[name]).set(to_gauge(refused));
+            for kind in Kind::ALL {
+                let shown = to_gauge(*part.shown.get(kind));
+                metrics.catalog_entries.with_label_values(&[name, kind.field()]).set(shown);
+            }
         }
         metrics.catalog_incomplete.set(incomplete);
         metrics.catalog_collisions.set(to_gauge(collisions));
@@ -222,11 +227,18 @@ impl Gateway {
         for state in State::ALL {
             let _ = metrics.backend_state.remove_label_values(&[name, state.as_str()]);
         }
+        for kind in Kind::ALL {
+            let _ = metrics.catalog_entries.remove_label_values(&[name, kind.field()]);
+        }
+        for (era, version) in backend.spoken().iter().flat_map(|spoken| spoken.versions()) {
+            let _ = metrics.backend_info.remove_label_values(&[name, era, version]);
+        }
         metrics.retain_tools(|of, _| of != name);
     }
 
     /// Ends every backend session, clients' and the gateway's own, for a stop.
     pub(crate) async fn close_sessions(&self) {
+        self.parked.clear();
         self.snapshot().backends.iter().for_each(|backend| backend.retire());
         let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
         let ending = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));

@@ -5,8 +5,10 @@
 //! This module knows nothing of methods, eras or HTTP.
 
 mod batch;
+mod cut;
 mod id;
 mod json;
+mod members;
 mod object;
 mod params;
 mod splice;
@@ -20,8 +22,10 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
 pub(crate) use self::batch::{is_batch, parse_batch, split_batch};
+pub(crate) use self::cut::cut;
 pub(crate) use self::id::{Id, OwnedId};
 pub(crate) use self::json::{json_string, text};
+pub(crate) use self::members::{member, members, object};
 use self::object::{Fault, Fields, Object, nested, once, skip};
 pub(crate) use self::params::Params;
 pub(crate) use self::splice::{layout, span, splice};

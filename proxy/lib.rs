@@ -71,6 +71,8 @@ mod server;
 mod dispatch;
 mod jsonrpc;
 mod era;
+mod route;
+mod bridge;
 mod session;
 mod method;
 mod snapshot;

@@ -44,9 +44,11 @@ pub(crate) struct Metrics {
     pub(crate) backend_up: IntGaugeVec,
     pub(crate) backend_transitions: IntCounterVec,
     pub(crate) backend_info: IntGaugeVec,
+    pub(crate) backend_era_changes: IntCounterVec,
     pub(crate) probes: IntCounterVec,
     pub(crate) probe_seconds: HistogramVec,
     pub(crate) catalog_tools: IntGaugeVec,
+    pub(crate) catalog_entries: IntGaugeVec,
     pub(crate) catalog_bytes: IntGauge,
     pub(crate) catalog_age_seconds: GaugeVec,
     pub(crate) catalog_incomplete: IntGauge,
@@ -54,6 +56,7 @@ pub(crate) struct Metrics {
     pub(crate) catalog_refused_tools: IntGaugeVec,
     pub(crate) catalog_refreshes: IntCounterVec,
     pub(crate) catalog_revision: IntGauge,
+    pub(crate) parked: ParkedMetrics,
     limit_refusals: IntCounterVec,
     pub(crate) limit_keys: IntGaugeVec,
     pub(crate) reloads: IntCounterVec,
@@ -120,6 +123,17 @@ impl Metrics {
             &["backend", "tool"],
             CALL_BUCKETS,
         );
+        let parked = make.counters(
+            "toolgate_parked_calls_ended_total",
+            "Calls of modern clients that waited for input a legacy backend asked for, by what became of them",
+            &["outcome"],
+        );
+        let parked = ParkedMetrics {
+            waiting: make.gauge("toolgate_parked_calls", "Calls of modern clients that wait for input"),
+            resumed: parked.with_label_values(&["resumed"]),
+            lapsed: parked.with_label_values(&["lapsed"]),
+            refused: parked.with_label_values(&["refused"]),
+        };
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
         make.gauges("toolgate_build_info", "Always 1; the version is the label", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -177,8 +191,13 @@ impl Metrics {
             ),
             backend_info: make.gauges(
                 "toolgate_backend_info",
-                "Always 1; the protocol version agreed with a backend is the label",
+                "Always 1; what a backend speaks is the labels",
                 &["backend", "era", "version"],
+            ),
+            backend_era_changes: make.counters(
+                "toolgate_backend_era_changes_total",
+                "Times a backend was found to speak another era than before",
+                &["backend"],
             ),
             probes: make.counters("toolgate_probes_total", "Health probes by result", &["backend", "result"]),
             probe_seconds: make.seconds(
@@ -188,6 +207,11 @@ impl Metrics {
                 CALL_BUCKETS,
             ),
             catalog_tools: make.gauges("toolgate_catalog_tools", "Tools shown to clients", &["backend"]),
+            catalog_entries: make.gauges(
+                "toolgate_catalog_entries",
+                "Tools, prompts, resources and resource templates shown to clients",
+                &["backend", "kind"],
+            ),
             catalog_bytes: make.gauge("toolgate_catalog_bytes", "Size of the merged tool list"),
             catalog_age_seconds: make.float_gauges(
                 "toolgate_catalog_age_seconds",
@@ -209,6 +233,7 @@ impl Metrics {
                 &["backend", "result"],
             ),
             catalog_revision: make.gauge("toolgate_catalog_revision", "Counts changes of the merged tool list"),
+            parked,
             limit_refusals: make.counters(
                 "toolgate_limit_refusals_total",
                 "Calls refused by a limit",
@@ -307,6 +332,18 @@ impl Metrics {
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
     }
+}
+
+/// What is counted of calls that wait for their client's input.
+#[derive(Clone)]
+pub(crate) struct ParkedMetrics {
+    pub(crate) waiting: IntGauge,
+    /// Taken up again.
+    pub(crate) resumed: IntCounter,
+    /// Given up: nobody came back in time.
+    pub(crate) lapsed: IntCounter,
+    /// Never parked: there were too many.
+    pub(crate) refused: IntCounter,
 }
 
 /// What is counted for one backend on the request path.

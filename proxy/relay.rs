@@ -1,41 +1,50 @@
-//! A backend's answer to a call on its way to the client: bytes as they come, never whole, never changed.
+//! A backend's answer to a call on its way to a client of the same era: bytes as they come, never whole, never changed but for
+//! the ids that must not clash.
 //!
-//! Events that are not the answer are looked at before they pass: a question of the backend to its client is answered here,
-//! as nothing was offered to it that the client would have to answer.
+//! Events that are not the answer are looked at before they pass. A question of the backend goes to the client under an id that
+//! no other backend uses, if the client can be asked; else it is answered here, at once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
-use crate::backend::client::{self, Opened};
-use crate::backend::sse::{self, Piece, Splitter};
+use crate::backend::sse::{self, Piece, Splitter, Tagger};
 use crate::backend::{Backend, Body, Incoming, Slot};
+use crate::bridge::question::Asked;
+use crate::catalog;
 use crate::error::{Error, Kind};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::limit::Permit;
 use crate::reply::Next;
 use crate::scan::{Outcome, Scan};
-use crate::session::CallGuard;
+use crate::session::{CallGuard, StreamGuard};
 
 /// The longest event that is held back because it may be a question or a notification.
 const MAX_HELD_EVENT: usize = 4 * 1024 * 1024;
-/// Questions of one stream that are being answered at once.
-const MAX_QUESTIONS: u32 = 16;
 
 /// What a call holds on to until its stream has ended.
 pub(crate) struct Holds {
-    pub(crate) _permit: Permit,
+    pub(crate) _permit: Option<Permit>,
     pub(crate) _slot: Slot,
-    pub(crate) call: CallGuard,
+    /// Of a legacy client, who may cancel it by a message.
+    pub(crate) call: Option<CallGuard>,
+}
+
+/// On whose behalf a stream is relayed.
+pub(crate) enum Side {
+    /// A legacy client's, in its session with the backend.
+    Legacy(Asked),
+    /// A modern client's: no questions, and nothing to come back for.
+    Modern,
 }
 
 /// An answer under way.
 pub(crate) struct Relay {
     backend: Arc<Backend>,
-    opened: Arc<Opened>,
-    id: OwnedId,
+    side: Side,
+    /// The request that is answered; none where a client came back for the rest of a stream.
+    id: Option<OwnedId>,
     body: Box<dyn Body>,
     form: Form,
     ready: VecDeque<Bytes>,
@@ -43,12 +52,12 @@ pub(crate) struct Relay {
     left: Option<u64>,
     outcome: Option<Kind>,
     end: Option<Ended>,
-    questions: Arc<AtomicU32>,
-    holds: Holds,
+    holds: Option<Holds>,
+    _stream: Option<StreamGuard>,
 }
 
 enum Form {
-    Events(Box<Splitter>),
+    Events { tagger: Option<Tagger>, splitter: Box<Splitter> },
     Json(Box<Scan>),
 }
 
@@ -65,7 +74,7 @@ impl Relay {
     /// When it is no answer that a client could read.
     pub(crate) async fn new(
         backend: &Arc<Backend>,
-        opened: Arc<Opened>,
+        side: Side,
         incoming: Incoming,
         id: OwnedId,
         holds: Holds,
@@ -77,7 +86,7 @@ impl Relay {
         let length = incoming.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let left = length.filter(|_| incoming.is_json());
         let form = match () {
-            () if incoming.is_event_stream() => Form::Events(Box::new(Splitter::new(MAX_HELD_EVENT))),
+            () if incoming.is_event_stream() => Form::events(backend, &side),
             () if incoming.is_json() => Form::Json(Box::new(Scan::new())),
             () if incoming.status == http::StatusCode::ACCEPTED => {
                 return Err(broken("it accepted a request without answering it"));
@@ -86,24 +95,42 @@ impl Relay {
         };
         let mut relay = Self {
             backend: Arc::clone(backend),
-            opened,
-            id,
+            side,
+            id: Some(id),
             body: incoming.body,
             form,
             ready: VecDeque::new(),
             left,
             outcome: None,
             end: None,
-            questions: Arc::default(),
-            holds,
+            holds: Some(holds),
+            _stream: None,
         };
         relay.prime().await?;
         Ok(relay)
     }
 
+    /// The rest of a stream of a backend that a legacy client came back for.
+    pub(crate) fn resumed(backend: &Arc<Backend>, asked: Asked, body: Box<dyn Body>, stream: StreamGuard) -> Self {
+        let side = Side::Legacy(asked);
+        Self {
+            backend: Arc::clone(backend),
+            form: Form::events(backend, &side),
+            side,
+            id: None,
+            body,
+            ready: VecDeque::new(),
+            left: None,
+            outcome: None,
+            end: None,
+            holds: None,
+            _stream: Some(stream),
+        }
+    }
+
     /// Of JSON, reads the first bytes: until then an error of ours can still take the answer's place.
     async fn prime(&mut self) -> Result<(), Error> {
-        if matches!(self.form, Form::Events(_)) {
+        if self.is_event_stream() {
             return Ok(());
         }
         let broken =
@@ -117,12 +144,12 @@ impl Relay {
     }
 
     pub(crate) fn is_event_stream(&self) -> bool {
-        matches!(self.form, Form::Events(_))
+        matches!(self.form, Form::Events { .. })
     }
 
     pub(crate) fn takes_comments(&self) -> bool {
         match &self.form {
-            Form::Events(splitter) => self.ready.is_empty() && splitter.is_between_events(),
+            Form::Events { splitter, .. } => self.ready.is_empty() && splitter.is_between_events(),
             Form::Json(_) => false,
         }
     }
@@ -130,6 +157,20 @@ impl Relay {
     /// How it ended, if the answer is out: what its client does afterwards changes nothing.
     pub(crate) fn outcome(&self) -> Option<Kind> {
         self.outcome.filter(|_| self.ready.is_empty())
+    }
+
+    /// Reads ahead until it is known whether the answer is an error, or more has come than an error is long.
+    pub(crate) async fn look_ahead(&mut self) -> bool {
+        const ENOUGH: usize = 64 * 1024;
+        while self.outcome.is_none() && self.end.is_none() && self.ready.iter().map(Bytes::len).sum::<usize>() < ENOUGH
+        {
+            match self.body.next().await {
+                Ok(Some(chunk)) => self.take(chunk),
+                Ok(None) => self.end = Some(Ended::Well),
+                Err(error) => self.end = Some(Ended::Failed(error)),
+            }
+        }
+        self.outcome == Some(Kind::RpcError)
     }
 
     pub(crate) async fn next(&mut self) -> Next {
@@ -146,11 +187,14 @@ impl Relay {
             if let Some(ended) = self.end.take() {
                 return self.finish(ended);
             }
-            let cancelled = self.holds.call.cancelled();
-            let read = tokio::select! {
-                biased;
-                read = self.body.next() => read,
-                () = cancelled.notified() => Err(Error::Cancelled),
+            let cancelled = self.holds.as_ref().and_then(|holds| holds.call.as_ref()).map(CallGuard::cancelled);
+            let read = match cancelled {
+                None => self.body.next().await,
+                Some(cancelled) => tokio::select! {
+                    biased;
+                    read = self.body.next() => read,
+                    () = cancelled.notified() => Err(Error::Cancelled),
+                },
             };
             match read {
                 Ok(Some(chunk)) => self.take(chunk),
@@ -169,15 +213,18 @@ impl Relay {
                 self.outcome = self.outcome.or_else(|| scan.outcome().map(kind_of));
                 self.ready.push_back(chunk);
             }
-            Form::Events(splitter) => {
-                splitter.push(chunk);
+            Form::Events { tagger, splitter } => {
+                splitter.push(match tagger {
+                    Some(tagger) => tagger.push(chunk),
+                    None => chunk,
+                });
                 self.take_pieces();
             }
         }
     }
 
     fn take_pieces(&mut self) {
-        while let Form::Events(splitter) = &mut self.form
+        while let Form::Events { splitter, .. } = &mut self.form
             && let Some(piece) = splitter.next()
         {
             match piece {
@@ -190,29 +237,24 @@ impl Relay {
     }
 
     /// Decides about a message of the backend that is no answer.
-    fn take_message(&mut self, raw: Bytes, data: &[u8]) {
-        match jsonrpc::parse(data) {
-            Ok(Message::Request(_)) => self.answer_question(data),
+    fn take_message(&mut self, raw: Bytes, data: &Bytes) {
+        let message = jsonrpc::parse(data);
+        if let Ok(Message::Notification(notification)) = &message
+            && catalog::is_list_change(&notification.method)
+        {
             // The catalog finds out whether something really changed, and tells every client.
-            Ok(Message::Notification(n)) if n.method == "notifications/tools/list_changed" => {
-                self.backend.relist.notify_one();
-            }
-            _ => self.ready.push_back(raw),
-        }
-    }
-
-    fn answer_question(&mut self, data: &[u8]) {
-        let Some(body) = client::answer_to_question(data) else { return };
-        if self.questions.fetch_add(1, Ordering::Relaxed) >= MAX_QUESTIONS {
-            self.end = Some(Ended::Failed(self.broken("it asks too many questions at once")));
+            self.backend.relist.notify_one();
             return;
         }
-        let (backend, opened) = (Arc::clone(&self.backend), Arc::clone(&self.opened));
-        let questions = Arc::clone(&self.questions);
-        tokio::spawn(async move {
-            let _ = client::notify(&backend, &opened, body, client::Judged::No).await;
-            questions.fetch_sub(1, Ordering::Relaxed);
-        });
+        match (&mut self.side, message) {
+            (Side::Legacy(asked), Ok(message)) => match asked.take(&message, &raw, data) {
+                Ok(pass) => self.ready.extend(pass),
+                Err(what) => self.end = Some(Ended::Failed(self.broken(what))),
+            },
+            // A backend of this era asks by its answer; a request of it would be answered by nobody.
+            (Side::Modern, Ok(Message::Request(_))) => {}
+            (_, _) => self.ready.push_back(raw),
+        }
     }
 
     fn broken(&self, what: &'static str) -> Error {
@@ -223,12 +265,23 @@ impl Relay {
     fn finish(&mut self, ended: Ended) -> Next {
         match (self.outcome, ended, &self.form) {
             (Some(kind), _, _) => {
-                self.holds.call.answered();
+                if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
+                    call.answered();
+                }
+                if let Side::Legacy(asked) = &mut self.side {
+                    asked.over();
+                }
                 Next::End(kind)
             }
             // Complete, but no response: what a backend says is passed on, not put right.
             (None, Ended::Well, Form::Json(_)) => Next::End(Kind::UpstreamError),
-            (None, Ended::Well, Form::Events(_)) => {
+            // The backend wants to be asked for the rest (2025-11-25, SEP-1699), or the client came for no answer.
+            (None, Ended::Well, Form::Events { tagger, .. })
+                if self.id.is_none() || tagger.as_ref().is_some_and(Tagger::has_ids) =>
+            {
+                Next::End(Kind::Ok)
+            }
+            (None, Ended::Well, Form::Events { .. }) => {
                 let error = self.broken("it ended its answer before it was complete");
                 self.end_with(error)
             }
@@ -249,11 +302,12 @@ impl Relay {
 
     /// Puts an error in the place of the answer, where one can still be told; nothing where the answer is out already.
     pub(crate) fn cut(&self, error: &Error) -> Option<Bytes> {
-        let Form::Events(splitter) = &self.form else { return None };
+        let Form::Events { splitter, .. } = &self.form else { return None };
         if self.outcome.is_some() {
             return Some(Bytes::new());
         }
-        let event = sse::event(&jsonrpc::error_body(Some(self.id.raw()), &error.object()));
+        let Some(id) = &self.id else { return Some(Bytes::new()) };
+        let event = sse::event(&jsonrpc::error_body(Some(id.raw()), &error.object()));
         if splitter.is_between_events() {
             return Some(event);
         }
@@ -262,7 +316,44 @@ impl Relay {
     }
 }
 
-fn kind_of(outcome: Outcome) -> Kind {
+impl Form {
+    fn events(backend: &Backend, side: &Side) -> Self {
+        let tagger = match side {
+            Side::Legacy(_) => Some(Tagger::new(&EventId::tag(EventId::CALL, backend.name().as_str()))),
+            Side::Modern => None,
+        };
+        Self::Events { tagger, splitter: Box::new(Splitter::new(MAX_HELD_EVENT)) }
+    }
+}
+
+/// The id of an event as clients have it: which stream of which backend it was, and the backend's own id.
+pub(crate) struct EventId<'a> {
+    /// [`EventId::CALL`] or [`EventId::NEWS`].
+    pub(crate) stream: &'a str,
+    pub(crate) backend: &'a str,
+    pub(crate) own: &'a str,
+}
+
+impl<'a> EventId<'a> {
+    /// The stream that answers a call.
+    pub(crate) const CALL: &'static str = "c";
+    /// A backend's own stream.
+    pub(crate) const NEWS: &'static str = "n";
+
+    /// What stands before the backend's own id. A backend's name has no slash in it.
+    pub(crate) fn tag(stream: &str, backend: &str) -> String {
+        format!("{stream}/{backend}/")
+    }
+
+    /// From a client's `Last-Event-ID`.
+    pub(crate) fn read(id: &'a str) -> Option<Self> {
+        let (stream, rest) = id.split_once('/')?;
+        let (backend, own) = rest.split_once('/')?;
+        Some(Self { stream, backend, own })
+    }
+}
+
+pub(crate) fn kind_of(outcome: Outcome) -> Kind {
     match outcome {
         Outcome::Ok => Kind::Ok,
         Outcome::ToolError => Kind::ToolError,

@@ -4,14 +4,25 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::backend::sse;
 use crate::batch::Batch;
+use crate::bridge::to_legacy::ToLegacy;
+use crate::bridge::to_modern::ToModern;
 use crate::error::{Error, Kind, retry_after_ms, retry_after_secs};
-use crate::jsonrpc::{self, OwnedId};
-use crate::news::News;
+use crate::jsonrpc::{self, Message, OwnedId};
+use crate::news::{Listen, News};
 use crate::record::Record;
 use crate::relay::Relay;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The headers of an event stream.
+const EVENT_STREAM: [(HeaderName, HeaderValue); 3] = [
+    (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+    (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    // nginx and its kin would hold events back otherwise.
+    (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+];
 
 /// A reply, ready to be written.
 pub(crate) struct Reply {
@@ -32,8 +43,11 @@ pub(crate) enum Body {
 /// Where a stream's bytes come from.
 pub(crate) enum Source {
     Batch(Batch),
+    Listen(Listen),
     News(News),
     Relay(Relay),
+    ToLegacy(ToLegacy),
+    ToModern(ToModern),
 }
 
 /// What comes next on a stream.
@@ -51,8 +65,11 @@ impl Source {
     pub(crate) async fn next(&mut self) -> Next {
         match self {
             Self::Batch(batch) => Box::pin(batch.next()).await,
+            Self::Listen(listen) => listen.next().await,
             Self::News(news) => news.next().await,
             Self::Relay(relay) => relay.next().await,
+            Self::ToLegacy(call) => call.next().await,
+            Self::ToModern(call) => call.next().await,
         }
     }
 
@@ -60,22 +77,25 @@ impl Source {
     pub(crate) fn takes_comments(&self) -> bool {
         match self {
             Self::Batch(batch) => batch.takes_comments(),
-            Self::News(_) => true,
+            Self::Listen(_) | Self::News(_) | Self::ToLegacy(_) | Self::ToModern(_) => true,
             Self::Relay(relay) => relay.takes_comments(),
         }
     }
 
     /// Whether it ends by itself. One that does not is ended as soon as the gateway goes down.
     pub(crate) fn ends(&self) -> bool {
-        !matches!(self, Self::News(_))
+        !matches!(self, Self::Listen(_) | Self::News(_))
     }
 
     /// Ends it early: the bytes that tell the client so, if there is a way to.
     pub(crate) fn cut(&mut self, error: &Error) -> Option<Bytes> {
         match self {
             Self::Batch(batch) => batch.cut(error),
+            Self::Listen(listen) => Some(listen.cut()),
             Self::News(_) => Some(Bytes::new()),
             Self::Relay(relay) => relay.cut(error),
+            Self::ToLegacy(call) => Some(call.cut(error)),
+            Self::ToModern(call) => Some(call.cut(error)),
         }
     }
 
@@ -83,14 +103,16 @@ impl Source {
     pub(crate) fn outcome(&self) -> Option<Kind> {
         match self {
             Self::Batch(_) => None,
-            Self::News(_) => Some(Kind::Ok),
+            Self::Listen(_) | Self::News(_) => Some(Kind::Ok),
             Self::Relay(relay) => relay.outcome(),
+            Self::ToLegacy(call) => call.outcome(),
+            Self::ToModern(call) => call.outcome(),
         }
     }
 
     pub(crate) fn is_event_stream(&self) -> bool {
         match self {
-            Self::Batch(_) | Self::News(_) => true,
+            Self::Batch(_) | Self::Listen(_) | Self::News(_) | Self::ToLegacy(_) | Self::ToModern(_) => true,
             Self::Relay(relay) => relay.is_event_stream(),
         }
     }
@@ -120,13 +142,12 @@ impl Reply {
 
     /// A stream of events.
     pub(crate) fn events(source: Source) -> Self {
-        let headers = vec![
-            (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-            // nginx and its kin would hold events back otherwise.
-            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-        ];
-        Self { status: StatusCode::OK, headers, body: Body::Stream(Box::new(source)), record: None }
+        Self {
+            status: StatusCode::OK,
+            headers: EVENT_STREAM.to_vec(),
+            body: Body::Stream(Box::new(source)),
+            record: None,
+        }
     }
 
     /// An error, in the shape that fits it.
@@ -149,6 +170,49 @@ impl Reply {
         }
         reply
     }
+}
+
+impl Reply {
+    /// The same as an event stream, for who would rather have one.
+    pub(crate) fn into_events(mut self) -> Self {
+        if let Body::Whole(pieces) = &self.body
+            && self.status == StatusCode::OK
+            && !pieces.is_empty()
+        {
+            self.body = Body::Whole(vec![sse::event(&pieces.concat())]);
+            self.headers.retain(|(name, _)| name != CONTENT_TYPE);
+            self.headers.extend(EVENT_STREAM);
+        }
+        self
+    }
+
+    /// Gives an error what modern clients want of one that legacy clients do not.
+    pub(crate) fn modernize(&mut self, error: &Error) {
+        if let Error::MethodNotFound { .. } = error {
+            // A method that is not there is not found (2026-07-28, Streamable HTTP).
+            self.status = StatusCode::NOT_FOUND;
+        }
+        if let (Error::Limited { in_band: true, .. }, Body::Whole(pieces)) = (error, &mut self.body) {
+            let whole = pieces.concat();
+            let text = String::from_utf8_lossy(&whole);
+            *pieces = vec![text.replacen("\"result\":{", "\"result\":{\"resultType\":\"complete\",", 1).into()];
+        }
+    }
+}
+
+/// A reply, unless it is an error of a backend, as far as that can be known before much of it has come.
+pub(crate) async fn peek(mut reply: Reply) -> Option<Reply> {
+    let is_error = match &mut reply.body {
+        Body::Whole(pieces) => {
+            let whole = pieces.concat();
+            matches!(jsonrpc::parse(&whole), Ok(Message::Response(response)) if response.error)
+        }
+        Body::Stream(source) => match &mut **source {
+            Source::Relay(relay) => relay.look_ahead().await,
+            Source::Batch(_) | Source::Listen(_) | Source::News(_) | Source::ToLegacy(_) | Source::ToModern(_) => false,
+        },
+    };
+    (!is_error).then_some(reply)
 }
 
 /// A refusal as a tool result, which an agent reads where an error would be swallowed by its SDK.

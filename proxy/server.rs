@@ -219,6 +219,7 @@ impl Edge {
         let request = Request {
             verb: Method::POST,
             headers: McpHeaders::default(),
+            prefers_events: false,
             client: peer(downstream),
             request_id: dispatch::request_id(None),
             started: Instant::now(),
@@ -275,6 +276,7 @@ impl Edge {
             request: Request {
                 verb: header.method.clone(),
                 headers: McpHeaders::read(&header.headers),
+                prefers_events: rules::prefers_events(&header.headers),
                 client: rules::client(peer, trusted, &header.headers),
                 request_id: dispatch::request_id(header.headers.get("x-request-id")),
                 started: Instant::now(),

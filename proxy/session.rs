@@ -4,10 +4,11 @@
 //! this process holds for it can be released and made anew. Backend sessions are opened when first needed, and again when
 //! a backend has forgotten them.
 
+mod capabilities;
 mod held;
 mod leg;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -17,10 +18,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use toolgate_config::Sessions as Settings;
 
-pub(crate) use self::held::{CallGuard, MAX_STREAMS, Session, StreamGuard};
+pub(crate) use self::capabilities::ClientCapabilities;
+pub(crate) use self::held::{Asker, CallGuard, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard, Way};
 pub(crate) use self::leg::Leg;
 use crate::era::Version;
 use crate::error::Error;
+use crate::gateway::Gateway;
 use crate::jsonrpc::Params;
 use crate::seal::{MAX_PLAIN, Sealer};
 
@@ -32,6 +35,10 @@ const MAX_CLIENT_FIELD: usize = 128;
 const MAX_ENDED: usize = 100_000;
 /// Entries of a full table looked at to find one that goes before others: a look at all of them would cost too much.
 const EVICTION_SAMPLE: usize = 64;
+/// Principals, sets of capabilities, log levels and legacy backends that sessions for modern clients are kept for.
+const MAX_POOLS: usize = 1_024;
+/// Sessions that are kept for one of these.
+const MAX_KEPT: usize = 64;
 /// Whom a session belongs to while nobody is asked who they are.
 pub(crate) const ANYONE: &str = "";
 
@@ -48,6 +55,9 @@ struct Token {
     e: u64,
     /// `clientInfo`.
     c: ClientInfo,
+    /// What the client can be asked.
+    #[serde(default)]
+    a: u16,
 }
 
 /// What backends are told of a client. Icons and the like are left behind: a token has to fit into a header.
@@ -75,11 +85,63 @@ impl ClientInfo {
     }
 }
 
+/// What modern clients must have in common to use one session with a backend that wants one.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct PoolKey {
+    pub(crate) principal: Box<str>,
+    pub(crate) capabilities: ClientCapabilities,
+    /// As JSON.
+    pub(crate) level: Option<Box<str>>,
+    /// The backend's uid.
+    pub(crate) backend: u64,
+}
+
+/// A session in which a backend that wants one is asked for a modern client, who has none. Dropped, it waits for the next.
+pub(crate) struct Borrowed {
+    key: PoolKey,
+    session: Arc<Session>,
+    gateway: Weak<Gateway>,
+}
+
+impl Borrowed {
+    /// Whether other calls use it at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.key.is_shared()
+    }
+}
+
+impl std::ops::Deref for Borrowed {
+    type Target = Arc<Session>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.session
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let Some(gateway) = self.gateway.upgrade() else { return };
+        if !self.key.is_shared() {
+            gateway.sessions.give_back(&self.key, &self.session);
+        }
+    }
+}
+
+impl PoolKey {
+    /// Whether one session can serve several calls at once: where the backend cannot ask, nobody can be asked in another's
+    /// place.
+    fn is_shared(&self) -> bool {
+        self.capabilities == ClientCapabilities::default()
+    }
+}
+
 /// All sessions of this process.
 pub(crate) struct Sessions {
     sealer: ArcSwap<Sealer>,
     settings: ArcSwap<Settings>,
     live: DashMap<u128, Arc<Session>>,
+    /// Sessions for modern clients: shared ones in use or not, and others not in use.
+    pool: DashMap<PoolKey, Vec<Arc<Session>>>,
     /// Ended by DELETE: id and expiry.
     ended: DashMap<u128, u64>,
     random: SystemRandom,
@@ -91,6 +153,7 @@ impl Sessions {
             sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys)),
             settings: ArcSwap::from_pointee(settings.clone()),
             live: DashMap::new(),
+            pool: DashMap::new(),
             ended: DashMap::new(),
             random: SystemRandom::new(),
         }
@@ -104,6 +167,16 @@ impl Sessions {
         self.settings.store(Arc::new(settings.clone()));
     }
 
+    /// Seals what a client is to hold, with the keys of the tokens.
+    pub(crate) fn seal(&self, purpose: &'static [u8], plain: &[u8]) -> String {
+        self.sealer.load().seal(purpose, plain)
+    }
+
+    /// What a client has held, if it is untouched.
+    pub(crate) fn open(&self, purpose: &'static [u8], sealed: &str) -> Option<Vec<u8>> {
+        self.sealer.load().open(purpose, sealed)
+    }
+
     /// Sessions that something is held for.
     pub(crate) fn held(&self) -> usize {
         self.live.len()
@@ -114,15 +187,13 @@ impl Sessions {
     /// # Errors
     /// When `clientInfo` is not one.
     pub(crate) fn start(&self, version: Version, params: &Params<'_>, principal: &str) -> Result<String, Error> {
-        let mut id = [0; 16];
-        // Without randomness there would be no TLS either; a clash of ids is then the smaller problem.
-        let _ = self.random.fill(&mut id);
         let token = Token {
-            i: format!("{:032x}", u128::from_be_bytes(id)),
+            i: format!("{:032x}", self.random_id()),
             v: version.as_str().to_owned(),
             p: principal.to_owned(),
             e: unix_now() + self.settings.load().lifetime.as_secs(),
             c: ClientInfo::read(params.client_info)?,
+            a: ClientCapabilities::read(params.capabilities).bits(),
         };
         let plain = serde_json::to_vec(&token)
             .map_err(|_| Error::InvalidParams { what: "`clientInfo` cannot be kept".into() })?;
@@ -152,8 +223,59 @@ impl Sessions {
         if self.live.len() >= max as usize && !self.make_room() {
             return Err(Error::SessionsFull { max });
         }
-        let session = Session::new(id, version, token.e, &token.c.json());
+        let capabilities = ClientCapabilities::from_bits(token.a);
+        let session = Session::new(id, version, token.e, &token.c.json(), capabilities);
         Ok(Arc::clone(&self.live.entry(id).or_insert_with(|| Arc::new(session))))
+    }
+
+    /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart
+    /// by what the backend is told, or, where the backend may ask the client, one call's alone.
+    pub(crate) fn borrow(gateway: &Arc<Gateway>, key: PoolKey) -> Borrowed {
+        let pool = &gateway.sessions.pool;
+        let pooled =
+            pool.get_mut(&key).and_then(|mut some| if key.is_shared() { some.first().cloned() } else { some.pop() });
+        let session = pooled.unwrap_or_else(|| {
+            let session = gateway.sessions.private(key.capabilities);
+            if let Some(level) = &key.level {
+                session.set_level(level);
+            }
+            if key.is_shared() {
+                gateway.sessions.give_back(&key, &session);
+            }
+            session
+        });
+        session.touch();
+        Borrowed { key, session, gateway: Arc::downgrade(gateway) }
+    }
+
+    /// Keeps a session for the next modern client, if there is room.
+    fn give_back(&self, key: &PoolKey, session: &Arc<Session>) {
+        let is_room = self.pool.len() < MAX_POOLS || self.pool.contains_key(key);
+        if is_room {
+            let mut kept = self.pool.entry(key.clone()).or_default();
+            if kept.len() < MAX_KEPT {
+                kept.push(Arc::clone(session));
+                return;
+            }
+        }
+        let legs = session.take_legs(|_| true);
+        if !legs.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+            tokio::spawn(crate::gateway::close(legs));
+        }
+    }
+
+    /// A session of the gateway's own, on behalf of nobody who could come back to it.
+    pub(crate) fn private(&self, capabilities: ClientCapabilities) -> Arc<Session> {
+        let info =
+            ClientInfo { name: "toolgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), title: None };
+        Arc::new(Session::new(self.random_id(), Version::LATEST, u64::MAX, &info.json(), capabilities))
+    }
+
+    fn random_id(&self) -> u128 {
+        let mut id = [0; 16];
+        // Without randomness there would be no TLS either; a clash of ids is then the smaller problem.
+        let _ = self.random.fill(&mut id);
+        u128::from_be_bytes(id)
     }
 
     /// Releases what is held for the longest unused of some sessions: its client opens it anew when it comes back.
@@ -190,7 +312,7 @@ impl Sessions {
         let clock = unix_now();
         self.ended.retain(|_, expires| *expires > clock);
         let mut legs = Vec::new();
-        self.live.retain(|_, session| {
+        let mut stays = |session: &Session| {
             let over = session.expires <= clock || session.idle_since(now) >= idle;
             if over && !session.is_busy() {
                 legs.extend(session.take_legs(|_| true));
@@ -198,6 +320,11 @@ impl Sessions {
             }
             legs.extend(session.take_retired_legs());
             true
+        };
+        self.live.retain(|_, session| stays(session));
+        self.pool.retain(|_, kept| {
+            kept.retain(|session| stays(session));
+            !kept.is_empty()
         });
         legs
     }
@@ -205,8 +332,13 @@ impl Sessions {
     /// Everything held, to be closed at the end.
     pub(crate) fn drain(&self) -> Vec<Arc<Leg>> {
         let mut legs = Vec::new();
-        self.live.retain(|_, session| {
+        let mut goes = |session: &Session| {
             legs.extend(session.take_legs(|_| true));
+            false
+        };
+        self.live.retain(|_, session| goes(session));
+        self.pool.retain(|_, kept| {
+            kept.retain(|session| goes(session));
             false
         });
         legs

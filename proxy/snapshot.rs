@@ -59,7 +59,9 @@ impl Snapshot {
                     // Most changes of a section leave its tools what they were; until it is listed anew they are shown as they
                     // were, so that clients do not see them vanish and come back.
                     let namesake = previous.and_then(|p| p.backends.iter().find(|b| b.name() == backend.name()));
-                    backend.listing.store(namesake.and_then(|namesake| namesake.listing.load_full()));
+                    if let Some(namesake) = namesake {
+                        backend.take_over(namesake);
+                    }
                     Arc::new(backend)
                 }
             });
@@ -81,13 +83,11 @@ impl Snapshot {
         self.catalog.load_full()
     }
 
-    /// Makes the catalog anew from the backends' lists. Returns whether what clients see changed.
-    pub(crate) fn remerge(&self) -> bool {
+    /// Makes the catalog anew from the backends' lists. Returns the one before, and the new one.
+    pub(crate) fn remerge(&self) -> (Arc<Merged>, Arc<Merged>) {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-        let merged = merge(&self.backends, &self.limits);
-        let changed = self.catalog.load().tools() != merged.tools();
-        self.catalog.store(Arc::new(merged));
-        changed
+        let merged = Arc::new(merge(&self.backends, &self.limits));
+        (self.catalog.swap(Arc::clone(&merged)), merged)
     }
 
     /// Waits, right after a start, until every backend was listed or [`SETTLE`] is over.

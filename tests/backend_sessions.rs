@@ -75,12 +75,12 @@ async fn each_client_has_a_backend_session_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_backend_is_told_the_clients_name_and_version_but_offered_nothing() {
+async fn a_backend_is_told_the_clients_name_and_version_and_what_it_can_be_asked() {
     let backend = FakeBackend::with_tool("a", "echo").await;
     let proxy = TestProxy::fronting(&[&backend]).await;
     let params = json!({
         "protocolVersion": "2025-06-18",
-        "capabilities": { "sampling": {}, "roots": { "listChanged": true } },
+        "capabilities": { "sampling": {}, "roots": { "listChanged": true }, "tasks": {}, "experimental": { "x": {} } },
         "clientInfo": { "name": "editor", "title": "Editor", "version": "9" },
     });
     let stranger = proxy.stranger();
@@ -90,7 +90,7 @@ async fn a_backend_is_told_the_clients_name_and_version_but_offered_nothing() {
 
     let told = backend.by_clients("initialize")[0].json()["params"].clone();
     assert_eq!(told["protocolVersion"], "2025-06-18");
-    assert_eq!(told["capabilities"], json!({}));
+    assert_eq!(told["capabilities"], json!({ "sampling": {}, "roots": { "listChanged": true } }));
     assert_eq!(told["clientInfo"], json!({ "name": "editor", "title": "Editor", "version": "9" }));
     assert_eq!(backend.only_call().headers["mcp-protocol-version"], "2025-06-18");
 }

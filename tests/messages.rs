@@ -104,7 +104,9 @@ async fn unknown_methods_and_notifications_are_told_apart() {
     let (backend, proxy) = echo().await;
     let client = proxy.client().await;
 
-    for method in ["prompts/list", "resources/read", "tools/Call", "", "notifications/initialized"] {
+    for method in
+        ["server/discover", "subscriptions/listen", "tasks/get", "tools/Call", "", "notifications/initialized"]
+    {
         let answer = client.ask(method, json!({})).await;
         assert_eq!((answer.status, answer.code()), (200, -32601), "{method}: {answer:?}");
     }
@@ -233,23 +235,23 @@ async fn a_batch_is_refused_where_there_are_none() {
 }
 
 #[tokio::test]
-async fn modern_messages_are_told_which_versions_are_served() {
+async fn messages_of_an_unknown_version_are_told_which_versions_are_served() {
     let (_backend, proxy) = echo().await;
     let meta = json!({
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/protocolVersion": "2027-01-01",
         "io.modelcontextprotocol/clientCapabilities": {},
     });
 
     for method in ["tools/list", "server/discover", "initialize", "nonsense"] {
         let client =
-            proxy.stranger().with_header("mcp-protocol-version", "2026-07-28").with_header("mcp-method", method);
+            proxy.stranger().with_header("mcp-protocol-version", "2027-01-01").with_header("mcp-method", method);
         let body = json!({ "jsonrpc": "2.0", "id": "m-1", "method": method, "params": { "_meta": meta } });
         let answer = client.post(body.to_string()).await;
         assert_eq!((answer.status, answer.code()), (400, -32022), "{method}: {answer:?}");
         assert_eq!(answer.json()["id"], "m-1");
         let supported = &answer.error()["data"]["supported"];
-        assert_eq!(*supported, json!(["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]));
-        assert_eq!(answer.error()["data"]["requested"], "2026-07-28");
+        assert_eq!(*supported, json!(["2026-07-28"]));
+        assert_eq!(answer.error()["data"]["requested"], "2027-01-01");
     }
 }
 

@@ -39,7 +39,9 @@ async fn initialize_tells_what_the_gateway_is() {
 
     let result = answer.result();
     assert_eq!(result["serverInfo"]["name"], "toolgate");
-    assert_eq!(result["capabilities"], json!({ "tools": { "listChanged": true }, "logging": {} }));
+    let changing = json!({ "listChanged": true });
+    let offered = json!({ "tools": changing, "prompts": changing, "resources": changing, "logging": {} });
+    assert_eq!(result["capabilities"], offered);
     assert_eq!(result["instructions"], "## a\nUse echo.\n\n## b\nDo not.");
     let session = answer.header("mcp-session-id");
     assert!(!session.is_empty() && session.bytes().all(|byte| (0x21..=0x7e).contains(&byte)), "{session}");
@@ -52,7 +54,9 @@ async fn initialize_offers_nothing_that_no_backend_has() {
 
     let result = proxy.stranger().initialize("2025-11-25").await.result();
 
-    assert_eq!(result["capabilities"], json!({ "tools": { "listChanged": true } }));
+    // What a backend may have later is there from the start; what one must take now is not.
+    let changing = json!({ "listChanged": true });
+    assert_eq!(result["capabilities"], json!({ "tools": changing, "prompts": changing, "resources": changing }));
     assert_eq!(result.get("instructions"), None);
 }
 

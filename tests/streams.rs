@@ -168,11 +168,13 @@ async fn questions_on_a_backends_stream_are_answered() {
 
     backend.announce(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" })).await;
     backend.announce(&json!({ "jsonrpc": "2.0", "id": 2, "method": "roots/list" })).await;
-    backend.until(|backend| backend.responses().len() == 2).await;
+    backend.announce(&json!({ "jsonrpc": "2.0", "id": 3, "method": "sampling/createMessage" })).await;
+    backend.until(|backend| backend.responses().len() == 3).await;
 
     let answers = backend.responses();
     assert_eq!(answers[0], json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
-    assert_eq!((&answers[1]["id"], &answers[1]["error"]["code"]), (&json!(2), &json!(-32601)));
+    assert_eq!(answers[1], json!({ "jsonrpc": "2.0", "id": 2, "result": { "roots": [] } }));
+    assert_eq!((&answers[2]["id"], &answers[2]["error"]["code"]), (&json!(3), &json!(-32601)));
 }
 
 #[tokio::test]

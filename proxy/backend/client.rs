@@ -2,6 +2,10 @@
 //!
 //! It reads whole answers, under a cap. What clients ask for is relayed instead, never collected (`relay.rs`).
 
+mod capabilities;
+mod modern;
+mod own;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +14,13 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Duration, timeout};
-use toolgate_config::{Protocol, Timeout};
+use toolgate_config::Timeout;
 
+pub(crate) use self::capabilities::ServerCapabilities;
+use self::capabilities::instructions;
+pub(crate) use self::modern::listen as subscribe;
+pub(crate) use self::modern::{Caching, Discovered, Probed, Refused, discover};
+pub(crate) use self::own::Own;
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};
 use crate::era::Version;
@@ -19,9 +28,7 @@ use crate::error::{Error, METHOD_NOT_FOUND, Phase};
 use crate::jsonrpc::{self, ErrorObject, Id, Message, OwnedId};
 
 /// The largest answer to a handshake, and the largest error body that is looked into.
-const MAX_SMALL_ANSWER: usize = 256 * 1024;
-/// The longest `instructions` of one backend that are passed on; what is beyond is cut.
-const MAX_INSTRUCTIONS: usize = 16 * 1024;
+pub(crate) const MAX_SMALL_ANSWER: usize = 256 * 1024;
 /// How long the rest of an answered event stream is read, so that its connection can be used again.
 const LINGER: Duration = Duration::from_millis(50);
 /// What TypeScript's boilerplate servers answer, on HTTP 400, to a session they do not know.
@@ -43,13 +50,21 @@ pub(crate) struct Hello {
     pub(crate) version: Version,
     /// JSON.
     pub(crate) client_info: Arc<str>,
+    /// What the backend may ask of it: a JSON object.
+    pub(crate) capabilities: Arc<str>,
 }
+
+/// The gateway's own `clientInfo`, as JSON.
+const CLIENT_INFO: &str = concat!("{\"name\":\"toolgate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
+
+/// What the gateway says it can be asked when it lists what a backend has: everything that some client may be asked. There are
+/// backends that show some tools only to clients that can be asked; what a client is asked, its own session decides.
+const CAPABILITIES: &str = "{\"elicitation\":{\"form\":{},\"url\":{}},\"roots\":{},\"sampling\":{}}";
 
 impl Hello {
     /// The gateway itself.
     pub(crate) fn gateway() -> Self {
-        let client_info = concat!("{\"name\":\"toolgate\",\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
-        Self { version: Version::LATEST, client_info: client_info.into() }
+        Self { version: Version::LATEST, client_info: CLIENT_INFO.into(), capabilities: CAPABILITIES.into() }
     }
 }
 
@@ -58,11 +73,16 @@ impl Hello {
 pub(crate) struct Opened {
     pub(crate) session_id: Option<HeaderValue>,
     pub(crate) version: Version,
-    pub(crate) logging: bool,
+    pub(crate) capabilities: ServerCapabilities,
     pub(crate) instructions: Option<Box<str>>,
 }
 
 impl Opened {
+    /// Whether the backend takes `logging/setLevel`.
+    pub(crate) fn logging(&self) -> bool {
+        self.capabilities.logging
+    }
+
     /// The headers of a request within the session.
     pub(crate) fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::with_capacity(3);
@@ -89,7 +109,12 @@ pub(crate) enum Verdict {
 }
 
 /// Looks at the head of an answer, and into the body where the status alone does not tell.
-pub(crate) async fn verdict(backend: &Backend, opened: &Opened, mut incoming: Incoming) -> Result<Verdict, Error> {
+pub(crate) async fn verdict(backend: &Backend, opened: &Opened, incoming: Incoming) -> Result<Verdict, Error> {
+    verdict_on(backend, opened.session_id.is_some(), incoming).await
+}
+
+/// As [`verdict`], for a request that was sent within a session or without one.
+pub(crate) async fn verdict_on(backend: &Backend, in_session: bool, mut incoming: Incoming) -> Result<Verdict, Error> {
     let status = incoming.status;
     let refused = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
     if status.is_success() {
@@ -99,7 +124,7 @@ pub(crate) async fn verdict(backend: &Backend, opened: &Opened, mut incoming: In
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
         }
-        StatusCode::NOT_FOUND if opened.session_id.is_some() => return Ok(Verdict::SessionLost),
+        StatusCode::NOT_FOUND if in_session => return Ok(Verdict::SessionLost),
         _ if !status.is_client_error() => return Err(refused()),
         _ => {}
     }
@@ -107,7 +132,7 @@ pub(crate) async fn verdict(backend: &Backend, opened: &Opened, mut incoming: In
     match jsonrpc::parse(&body) {
         Ok(Message::Response(response)) if response.error => {
             let code = error_code(response.value);
-            if status == StatusCode::BAD_REQUEST && opened.session_id.is_some() && code == Some(SERVER_ERROR) {
+            if status == StatusCode::BAD_REQUEST && in_session && code == Some(SERVER_ERROR) {
                 return Ok(Verdict::SessionLost);
             }
             Ok(Verdict::Refusal { status, code: code.unwrap_or(0), body })
@@ -116,7 +141,7 @@ pub(crate) async fn verdict(backend: &Backend, opened: &Opened, mut incoming: In
     }
 }
 
-fn error_code(error: &RawValue) -> Option<i64> {
+pub(crate) fn error_code(error: &RawValue) -> Option<i64> {
     #[derive(Deserialize)]
     struct Error {
         code: i64,
@@ -163,19 +188,22 @@ pub(crate) async fn open(backend: &Backend, hello: &Hello, judged: Judged) -> Re
 
 async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Result<Opened, Error> {
     let broken = |what: String| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
-    if backend.config.protocol == Protocol::Modern {
-        return Err(broken("it is configured as `protocol: modern`, which this version does not speak yet".to_owned()));
-    }
     let params = format!(
-        "{{\"protocolVersion\":\"{}\",\"capabilities\":{{}},\"clientInfo\":{}}}",
+        "{{\"protocolVersion\":\"{}\",\"capabilities\":{},\"clientInfo\":{}}}",
         hello.version.as_str(),
+        hello.capabilities,
         hello.client_info
     );
     let id = OwnedId::integer(0);
     let body = jsonrpc::request_body(id.raw(), "initialize", Some(&params));
     let request =
         Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout: backend.config.timeout, repeatable: true };
-    let nobody = Opened { session_id: None, version: hello.version, logging: false, instructions: None };
+    let nobody = Opened {
+        session_id: None,
+        version: hello.version,
+        capabilities: ServerCapabilities::default(),
+        instructions: None,
+    };
     let incoming = send(backend, request, judged).await?;
     let session_id = incoming.headers.get(SESSION_ID).cloned();
     let incoming = match verdict(backend, &nobody, incoming).await? {
@@ -183,7 +211,7 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
         Verdict::Refusal { status, .. } => return Err(broken(format!("it refused `initialize` (HTTP {status})"))),
         Verdict::SessionLost => return Err(broken("it answered `initialize` as if within a session".to_owned())),
     };
-    let raw = match answer(backend, &nobody, incoming, id.borrow(), MAX_SMALL_ANSWER).await? {
+    let raw = match answer(backend, Some(&nobody), incoming, id.borrow(), MAX_SMALL_ANSWER).await? {
         Outcome::Result(raw) => raw,
         Outcome::Error { code } => return Err(broken(format!("it answered `initialize` with error {code}"))),
         Outcome::SessionLost => return Err(broken("it lost the session it was opening".to_owned())),
@@ -200,25 +228,22 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
 fn initialized(raw: &RawValue) -> Result<Opened, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct InitializeResult {
+    struct InitializeResult<'a> {
         protocol_version: String,
-        #[serde(default)]
-        capabilities: Capabilities,
+        #[serde(borrow)]
+        capabilities: Option<&'a RawValue>,
         instructions: Option<String>,
     }
-    #[derive(Default, Deserialize)]
-    struct Capabilities {
-        logging: Option<Box<RawValue>>,
-    }
-    let result: InitializeResult = serde_json::from_str(raw.get())
+    let result: InitializeResult<'_> = serde_json::from_str(raw.get())
         .map_err(|_| "its answer to `initialize` is not an InitializeResult".to_owned())?;
     let version = Version::read(&result.protocol_version)
         .ok_or_else(|| "it chose a protocol version that the gateway does not know".to_owned())?;
-    let instructions = result.instructions.filter(|text| !text.trim().is_empty()).map(|mut text| {
-        text.truncate(text.floor_char_boundary(MAX_INSTRUCTIONS));
-        text.into_boxed_str()
-    });
-    Ok(Opened { session_id: None, version, logging: result.capabilities.logging.is_some(), instructions })
+    Ok(Opened {
+        session_id: None,
+        version,
+        capabilities: ServerCapabilities::read(result.capabilities),
+        instructions: instructions(result.instructions),
+    })
 }
 
 /// Sends a request of ours and reads its answer whole.
@@ -236,13 +261,13 @@ async fn request_unbounded(backend: &Backend, opened: &Opened, ask: Ask<'_>, jud
     let body = jsonrpc::request_body(id.raw(), ask.method, ask.params);
     let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
     match verdict(backend, opened, incoming).await? {
-        Verdict::Answer(incoming) => answer(backend, opened, incoming, id.borrow(), ask.cap).await,
+        Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.cap).await,
         Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
         Verdict::SessionLost => Ok(Outcome::SessionLost),
     }
 }
 
-/// A request of ours within a session.
+/// A request of ours.
 pub(crate) struct Ask<'a> {
     pub(crate) id: u64,
     pub(crate) method: &'a str,
@@ -295,18 +320,35 @@ pub(crate) async fn listen(backend: &Backend, opened: &Opened) -> Result<Option<
     Ok((incoming.status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))
 }
 
-/// Reads the answer to request `id` from a JSON body or an event stream.
+/// Reads the answer to request `id`. What the backend asks meanwhile is answered within the session, if there is one.
 async fn answer(
     backend: &Backend,
-    opened: &Opened,
-    mut incoming: Incoming,
+    opened: Option<&Opened>,
+    incoming: Incoming,
     id: Id<'_>,
     cap: usize,
 ) -> Result<Outcome, Error> {
+    let message = response(backend, opened, incoming, Some(id), cap).await?;
+    taken(&message, Some(id)).ok_or_else(|| no_response(backend))
+}
+
+fn no_response(backend: &Backend) -> Error {
+    let what = "its answer is not the response that was asked for".into();
+    Error::BackendProtocol { backend: backend.name().clone(), what }
+}
+
+/// Reads the response to request `id`, or any there is, from a JSON body or an event stream.
+async fn response(
+    backend: &Backend,
+    opened: Option<&Opened>,
+    mut incoming: Incoming,
+    id: Option<Id<'_>>,
+    cap: usize,
+) -> Result<Bytes, Error> {
     let broken = |what: &'static str| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
     if incoming.is_json() {
         let body = incoming.collect(cap, backend.name()).await?;
-        return taken(&body, id).ok_or_else(|| broken("its answer is not the response that was asked for"));
+        return if taken(&body, id).is_some() { Ok(body) } else { Err(no_response(backend)) };
     }
     if !incoming.is_event_stream() {
         return Err(broken("its answer is neither JSON nor an event stream"));
@@ -315,21 +357,23 @@ async fn answer(
     while let Some(chunk) = incoming.body.next().await? {
         let pushed = events.push(&chunk);
         while let Some(event) = events.next() {
-            if let Some(outcome) = taken(event.data.as_bytes(), id) {
+            if taken(event.data.as_bytes(), id).is_some() {
                 let _ = timeout(LINGER, async { while let Ok(Some(_)) = incoming.body.next().await {} }).await;
-                return Ok(outcome);
+                return Ok(event.data.into());
             }
-            reply_to_question(backend, opened, event.data.as_bytes()).await;
+            if let Some(opened) = opened {
+                reply_to_question(backend, opened, event.data.as_bytes()).await;
+            }
         }
         pushed.map_err(|_| broken("an event of its answer is too long"))?;
     }
     Err(broken("its event stream ended without the response that was asked for"))
 }
 
-/// The response to request `id`, if that is what `body` holds.
-fn taken(body: &[u8], id: Id<'_>) -> Option<Outcome> {
+/// The response to request `id`, or any where there is none, if that is what `body` holds.
+fn taken(body: &[u8], id: Option<Id<'_>>) -> Option<Outcome> {
     let Ok(Message::Response(response)) = jsonrpc::parse(body) else { return None };
-    if response.id != Some(id) {
+    if id.is_some() && response.id != id {
         return None;
     }
     if response.error {
@@ -352,9 +396,15 @@ pub(crate) fn answer_to_question(message: &[u8]) -> Option<Bytes> {
     Some(jsonrpc::error_body(Some(request.id.raw()), &error))
 }
 
-/// Answers a request of a backend, if `message` is one.
+/// Answers a request that a backend makes of the gateway itself, if `message` is one. It has no roots.
 pub(crate) async fn reply_to_question(backend: &Backend, opened: &Opened, message: &[u8]) {
-    if let Some(body) = answer_to_question(message) {
+    let no_roots = match jsonrpc::parse(message) {
+        Ok(Message::Request(request)) if request.method == "roots/list" => {
+            Some(jsonrpc::result_body(request.id.raw(), "{\"roots\":[]}"))
+        }
+        Ok(_) | Err(_) => None,
+    };
+    if let Some(body) = no_roots.or_else(|| answer_to_question(message)) {
         // A backend that cannot take the answer will time its own question out.
         let _ = notify(backend, opened, body, Judged::No).await;
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 mod duplex;
+pub(crate) mod era;
 pub(crate) mod http;
 mod legacy_sse;
 mod replicas;
@@ -19,9 +20,13 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
-use toolgate_config::{Backend as Config, BackendName, Health as HealthConfig, HttpTransport, Reach, Timeout};
+use toolgate_config::{
+    Backend as Config, BackendName, Health as HealthConfig, HttpTransport, Protocol, Reach, Timeout,
+};
 
-use crate::catalog::refresh::Listing;
+use self::era::Spoken;
+use crate::catalog::listing::Listing;
+use crate::era::{Era, Version};
 use crate::error::{Error, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
 use crate::metrics::{BackendMetrics, Metrics};
@@ -82,6 +87,13 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// A JSON body that is all there.
+    pub(crate) fn json(status: StatusCode, body: Bytes) -> Self {
+        let headers =
+            HeaderMap::from_iter([(::http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        Self { status, headers, body: Box::new(Whole(Some(body))) }
+    }
+
     /// The essence of `Content-Type`, without parameters; empty when there is none.
     pub(crate) fn media_type(&self) -> &str {
         let value = self.headers.get(::http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -121,6 +133,16 @@ pub(crate) trait Body: Send {
     async fn next(&mut self) -> Result<Option<Bytes>, Error>;
 }
 
+/// A body that is all there.
+struct Whole(Option<Bytes>);
+
+#[async_trait]
+impl Body for Whole {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
+    }
+}
+
 /// One configured MCP server, as it runs. Shared by every snapshot whose section for it is the same.
 pub(crate) struct Backend {
     /// Unique in this process; a backend whose section changed gets a new one.
@@ -128,7 +150,13 @@ pub(crate) struct Backend {
     pub(crate) config: Config,
     pub(crate) health: Health,
     pub(crate) metrics: BackendMetrics,
-    /// The last good list of its tools.
+    /// Which eras it speaks, as far as is known.
+    spoken: ArcSwapOption<Spoken>,
+    /// Held while that is found out.
+    finding: tokio::sync::Mutex<()>,
+    /// The gateway's own connection to it, while there is one.
+    pub(crate) own: ArcSwapOption<client::Own>,
+    /// The last good lists of what it has.
     pub(crate) listing: ArcSwapOption<Listing>,
     /// Why the last listing failed and since when they fail, if it did.
     pub(crate) listing_failure: Mutex<Option<ListingFailure>>,
@@ -171,6 +199,9 @@ impl Backend {
             transport: transport(config, connector, uid)?,
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
+            spoken: ArcSwapOption::from(Spoken::configured(config.protocol).map(Arc::new)),
+            finding: tokio::sync::Mutex::default(),
+            own: ArcSwapOption::empty(),
             listing: ArcSwapOption::empty(),
             listing_failure: Mutex::default(),
             listed_once: AtomicBool::new(false),
@@ -187,6 +218,70 @@ impl Backend {
 
     pub(crate) fn name(&self) -> &BackendName {
         &self.config.name
+    }
+
+    /// Which eras it speaks, as far as is known.
+    pub(crate) fn spoken(&self) -> Option<Arc<Spoken>> {
+        self.spoken.load_full()
+    }
+
+    /// The era in which it is spoken to for a client of `client`: the client's own if it can be. `None` while it is not
+    /// known.
+    pub(crate) fn era_for(&self, client: Era) -> Option<Era> {
+        self.spoken.load().as_ref().map(|spoken| spoken.era_for(client))
+    }
+
+    /// Takes in what it speaks; a change is logged and counted.
+    fn speaks(&self, spoken: Spoken) {
+        let (name, info) = (self.name().as_str(), &self.shared.backend_info);
+        let (now, eras) = (spoken.versions(), spoken.eras());
+        let before = self.spoken.swap(Some(Arc::new(spoken)));
+        for (era, version) in before.iter().flat_map(|before| before.versions()).filter(|old| !now.contains(old)) {
+            // What never was set is not there to be removed.
+            let _ = info.remove_label_values(&[name, era, version]);
+        }
+        for (era, version) in now {
+            info.with_label_values(&[name, era, version]).set(1);
+        }
+        if let Some(was) = before.map(|before| before.eras()).filter(|was| *was != eras) {
+            let (was, is) = (was.join(" and "), eras.join(" and "));
+            tracing::warn!(backend = name, from = was, to = is, "backend changed its era");
+            self.shared.backend_era_changes.with_label_values(&[name]).inc();
+        }
+    }
+
+    /// Takes in that a legacy handshake for a client has agreed on a version.
+    pub(crate) fn agreed(&self, version: Version) {
+        if let Some(spoken) = self.spoken().filter(|spoken| !spoken.versions().contains(&("legacy", version.as_str())))
+        {
+            self.speaks(spoken.agreed(version));
+        }
+    }
+
+    /// Takes in that it is of no use in the legacy era. Whether it can be spoken to otherwise.
+    pub(crate) fn refused_legacy(&self) -> bool {
+        let Some(spoken) = self.spoken().filter(|spoken| spoken.modern) else { return false };
+        self.speaks(spoken.modern_only());
+        true
+    }
+
+    /// Has what it speaks looked at again by the next listing, where the configuration leaves that open.
+    pub(crate) fn doubt_era(&self) {
+        if self.config.protocol == Protocol::Auto
+            && let Some(spoken) = self.spoken()
+        {
+            self.spoken.store(Some(Arc::new(spoken.doubted())));
+        }
+    }
+
+    /// Takes over what its namesake of before is known to speak and to have, to be looked at again.
+    pub(crate) fn take_over(&self, namesake: &Self) {
+        self.listing.store(namesake.listing.load_full());
+        if let Some(spoken) = namesake.spoken()
+            && self.config.protocol == Protocol::Auto
+        {
+            self.spoken.store(Some(Arc::new(spoken.doubted())));
+        }
     }
 
     /// Its replicas, where there are several.

@@ -5,6 +5,7 @@
 
 mod events;
 mod splitter;
+mod tagger;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use memchr::memchr2;
 
 pub(crate) use self::events::{Event, Events};
 pub(crate) use self::splitter::{Piece, Splitter};
+pub(crate) use self::tagger::Tagger;
 
 /// A comment, which readers ignore and middleboxes take for traffic.
 pub(crate) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -29,7 +31,17 @@ pub(crate) struct TooLong {
 
 /// Writes an event of the default type.
 pub(crate) fn event(data: &[u8]) -> Bytes {
-    let mut event = Vec::with_capacity(data.len() + 8);
+    event_after("", data)
+}
+
+/// As [`event`], with an id, which must be a single line.
+pub(crate) fn event_with_id(id: &str, data: &[u8]) -> Bytes {
+    event_after(&["id: ", id, "\n"].concat(), data)
+}
+
+fn event_after(head: &str, data: &[u8]) -> Bytes {
+    let mut event = Vec::with_capacity(head.len() + data.len() + 8);
+    event.extend_from_slice(head.as_bytes());
     event.extend_from_slice(b"data: ");
     for cut in Lines::inside().cuts(data) {
         match cut {

@@ -1,20 +1,113 @@
-//! The catalog: every backend's tools under their public names, and where each of them goes.
+//! The catalog: what all backends have under its public names, and where each of it goes.
 //!
-//! Answered from memory. A background task per backend ([`refresh`]) keeps the last good list of each; [`merge`] makes one
-//! of them, byte-identical until something changed.
+//! Answered from memory. A background task per backend ([`refresh`]) keeps the last good lists of each; [`merge`] makes one
+//! of them, ready to be sent in either era's words and byte-identical until something changed.
 
+mod entry;
+pub(crate) mod follow;
+pub(crate) mod listing;
 pub(crate) mod merge;
+pub(crate) mod param;
 pub(crate) mod refresh;
+mod render;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use toolgate_config::{BackendName, Timeout};
 
+use self::param::HeaderParam;
+use self::template::{Origins, Template};
 use crate::backend::Backend;
+use crate::era::Era;
 use crate::limit::Rule;
 use crate::metrics::{Metrics, ToolMetrics};
+
+/// What backends list.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl Kind {
+    /// Every kind, in declaration order.
+    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    /// What a list of it is asked for with.
+    pub(crate) fn method(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+            Self::Resources => "resources/list",
+            Self::Templates => "resources/templates/list",
+        }
+    }
+
+    /// The key of the list in a result; also the word for them all.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The word for one of them.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Tools => "tool",
+            Self::Prompts => "prompt",
+            Self::Resources => "resource",
+            Self::Templates => "resourceTemplate",
+        }
+    }
+}
+
+/// Something for each kind.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PerKind<T>([T; 4]);
+
+impl<T> PerKind<T> {
+    pub(crate) fn get(&self, kind: Kind) -> &T {
+        &self.0[kind as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, kind: Kind) -> &mut T {
+        &mut self.0[kind as usize]
+    }
+}
+
+/// Counts changes of what clients see, from 1.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Revisions {
+    pub(crate) tools: u64,
+    pub(crate) prompts: u64,
+    /// Of resources and of their templates.
+    pub(crate) resources: u64,
+}
+
+impl Revisions {
+    pub(crate) const FIRST: Self = Self { tools: 1, prompts: 1, resources: 1 };
+
+    /// Counts what differs between two catalogs. Returns whether anything does.
+    pub(crate) fn count(&mut self, old: &Merged, new: &Merged) -> bool {
+        let before = *self;
+        self.tools += u64::from(old.differs(new, Kind::Tools));
+        self.prompts += u64::from(old.differs(new, Kind::Prompts));
+        self.resources += u64::from(old.differs(new, Kind::Resources) || old.differs(new, Kind::Templates));
+        *self != before
+    }
+}
 
 /// Where a public tool name goes.
 pub(crate) struct Route {
@@ -25,6 +118,8 @@ pub(crate) struct Route {
     pub(crate) timeout: Timeout,
     /// Every limit that covers it.
     pub(crate) rules: Vec<Arc<Rule>>,
+    /// The arguments that are repeated in headers.
+    pub(crate) header_params: Box<[HeaderParam]>,
     metrics: OnceLock<Arc<ToolMetrics>>,
 }
 
@@ -35,7 +130,14 @@ impl Route {
     }
 }
 
-/// How the list of a backend got into the catalog.
+/// Where a public prompt name goes.
+pub(crate) struct PromptRoute {
+    pub(crate) backend: Arc<Backend>,
+    /// The backend's own name for it, as a JSON string.
+    pub(crate) own_json: Box<str>,
+}
+
+/// How the lists of a backend got into the catalog.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Freshness {
     /// Its last listing worked.
@@ -61,62 +163,154 @@ impl Freshness {
 pub(crate) struct Part {
     pub(crate) backend: BackendName,
     pub(crate) freshness: Freshness,
-    /// Tools of it that are shown.
-    pub(crate) shown: usize,
-    /// Tools that are not, by the backend's own names, and why.
-    pub(crate) left_out: Vec<(Box<str>, LeftOut)>,
+    /// How much of it is shown.
+    pub(crate) shown: PerKind<usize>,
+    pub(crate) left_out: Vec<Omission>,
 }
 
-/// Why a tool is not shown.
+/// Something that a backend lists and that is not shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Omission {
+    pub(crate) kind: Kind,
+    /// The backend's own name or URI of it.
+    pub(crate) own: Box<str>,
+    pub(crate) why: LeftOut,
+}
+
+/// Why something is not shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum LeftOut {
-    /// Another tool, earlier in the file's order, has its public name.
-    Collision { public: Box<str>, owner: BackendName },
-    /// The backend lists the name twice.
+    /// Another one, earlier in the file's order, has its public name.
+    Collision { kind: Kind, public: Box<str>, owner: BackendName },
+    /// The backend lists it twice.
     Duplicate,
+    /// Its `x-mcp-header` annotations break the rules; whether legacy clients see it all the same.
+    HeaderParams { what: &'static str, for_modern_only: bool },
     /// Its definition would break clients.
     Malformed(&'static str),
     /// Its public name is not one that clients accept.
     Name { public: Box<str> },
+    /// It can only be called as a task.
+    TaskOnly,
 }
 
-impl std::fmt::Display for LeftOut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Collision { public, owner } => write!(f, "backend `{owner}` already has a tool `{public}`"),
+            Self::Collision { kind, public, owner } => {
+                write!(f, "backend `{owner}` already has a {} `{public}`", kind.noun())
+            }
             Self::Duplicate => f.write_str("the backend lists it twice"),
+            Self::HeaderParams { what, for_modern_only: true } => {
+                write!(f, "not shown to clients of 2026-07-28: `x-mcp-header` {what}")
+            }
+            Self::HeaderParams { what, for_modern_only: false } => write!(f, "`x-mcp-header` {what}"),
             Self::Malformed(what) => write!(f, "malformed: {what}"),
             Self::Name { public } => {
                 write!(f, "`{public}` is not 1 to 128 of A-Za-z0-9_.-; give it another name with `tools.rename`")
             }
+            Self::TaskOnly => f.write_str("it can only be called as a task, which is not spoken here"),
         }
+    }
+}
+
+/// A list in one era's words.
+#[derive(Clone, Default)]
+struct Rendered {
+    /// The whole result.
+    result: Bytes,
+    /// Where in it the entries are: what clients are told changes of.
+    entries: Range<usize>,
+}
+
+impl Rendered {
+    fn entries(&self) -> &[u8] {
+        self.result.get(self.entries.clone()).unwrap_or_default()
     }
 }
 
 /// The merged catalog. Immutable; a change makes a new one.
 #[derive(Default)]
 pub(crate) struct Merged {
-    /// The result of `tools/list`.
-    pub(crate) result: Bytes,
-    /// How much of it is the tools themselves.
-    tools_end: usize,
-    pub(crate) routes: HashMap<Box<str>, Route>,
+    legacy: PerKind<Rendered>,
+    modern: PerKind<Rendered>,
+    routes: HashMap<Box<str>, Route>,
+    prompts: HashMap<Box<str>, PromptRoute>,
+    /// By URI.
+    resources: HashMap<Box<str>, Arc<Backend>>,
+    /// In the order of the list.
+    templates: Vec<(Template, Arc<Backend>)>,
+    /// Where in `templates` each is, by exactly its text.
+    template_at: HashMap<Box<str>, usize>,
+    /// Backends that have resources, in file order, with what their URIs begin with.
+    owners: Vec<(Arc<Backend>, Origins)>,
     /// In file order.
     pub(crate) parts: Vec<Part>,
     /// The backends' instructions, joined.
     pub(crate) instructions: Option<Box<str>>,
-    /// Whether any backend takes `logging/setLevel`.
-    pub(crate) logging: bool,
+    /// What a legacy client is told in `initialize`: a JSON object.
+    pub(crate) capabilities: Box<str>,
+    /// The result of `server/discover`.
+    pub(crate) discover: Bytes,
 }
 
 impl Merged {
-    /// The tools, without what is said about backends: what clients are told changes of.
-    pub(crate) fn tools(&self) -> &[u8] {
-        self.result.get(..self.tools_end).unwrap_or_default()
+    /// The result that answers a request for a list.
+    pub(crate) fn list(&self, kind: Kind, era: Era) -> &Bytes {
+        &self.rendered(kind, era).result
     }
 
-    /// Where a public name goes. It is looked up whole, never split.
+    fn rendered(&self, kind: Kind, era: Era) -> &Rendered {
+        match era {
+            Era::Legacy => self.legacy.get(kind),
+            Era::Modern => self.modern.get(kind),
+        }
+    }
+
+    /// Whether clients of either era see something else in `newer`.
+    fn differs(&self, newer: &Self, kind: Kind) -> bool {
+        let differ = |era| self.rendered(kind, era).entries() != newer.rendered(kind, era).entries();
+        differ(Era::Legacy) || differ(Era::Modern)
+    }
+
+    /// Where a public tool name goes. It is looked up whole, never split.
     pub(crate) fn route(&self, public: &str) -> Option<&Route> {
         self.routes.get(public)
     }
+
+    /// Where a public prompt name goes.
+    pub(crate) fn prompt(&self, public: &str) -> Option<&PromptRoute> {
+        self.prompts.get(public)
+    }
+
+    /// Who has a resource: by its URI, or else by the template that fits it best.
+    pub(crate) fn resource(&self, uri: &str) -> Option<&Arc<Backend>> {
+        self.resources.get(uri).or_else(|| {
+            let fitting = self.templates.iter().filter(|(template, _)| template.matches(uri));
+            // Of equals the first in the list, as with everything else here.
+            fitting.rev().max_by_key(|(template, _)| template.literals()).map(|(_, backend)| backend)
+        })
+    }
+
+    /// Who may have a resource that nobody lists, the likeliest first.
+    pub(crate) fn resource_owners(&self, uri: &str) -> Vec<&Arc<Backend>> {
+        let mut owners: Vec<_> = self.owners.iter().collect();
+        owners.sort_by_key(|(_, origins)| std::cmp::Reverse(origins.likeness(uri)));
+        owners.into_iter().map(|(backend, _)| backend).collect()
+    }
+
+    /// Who has a template, by exactly its text.
+    pub(crate) fn template(&self, uri_template: &str) -> Option<&Arc<Backend>> {
+        self.template_at.get(uri_template).map(|&at| &self.templates[at].1)
+    }
+}
+
+/// Whether a notification says that something its sender lists has changed.
+pub(crate) fn is_list_change(method: &str) -> bool {
+    matches!(
+        method,
+        "notifications/tools/list_changed"
+            | "notifications/prompts/list_changed"
+            | "notifications/resources/list_changed"
+    )
 }

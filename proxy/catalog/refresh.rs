@@ -1,61 +1,29 @@
-//! Keeps the last good list of one backend: a session of the gateway's own, listed on start, on a timer, when the backend
-//! says that it changed, when it recovers, and when a client asks for a tool nobody knows.
+//! Keeps the last good lists of one backend: a connection of the gateway's own, listed on start, on a timer, when the backend
+//! says that something changed, when it recovers, and when a client asks for what nobody knows.
 
-use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::task::AbortHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use toolgate_config::Catalog as Settings;
 
-use super::LeftOut;
-use super::merge::Tool;
-use crate::backend::client::{self, Ask, Hello, Judged, Opened, Outcome};
-use crate::backend::sse::Events;
-use crate::backend::{Backend, Incoming};
-use crate::error::Error;
+use super::Kind;
+use super::follow::Following;
+use super::listing::{Lapse, Lister, Listing};
+use crate::backend::Backend;
+use crate::backend::client::{Judged, Own};
+use crate::backend::era;
 use crate::gateway::Gateway;
-use crate::jsonrpc::{self, Message};
 
-/// Pages of one listing. With `catalog.max_tools` and the check for repeated cursors this ends any listing.
-const MAX_PAGES: u32 = 1_000;
 /// The shortest time between two listings of a backend, whoever asks.
 pub(crate) const FLOOR: Duration = Duration::from_millis(500);
 /// The first pause after a failed listing; it doubles up to `catalog.refresh`.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// Between two tries to open a backend's stream; it doubles up to the second.
-const STREAM_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The longest event on a backend's stream that is read.
-const MAX_STREAM_EVENT: usize = 1024 * 1024;
 
-/// What a backend lists.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) tools: Vec<Tool>,
-    pub(crate) left_out: Vec<(Box<str>, LeftOut)>,
-    pub(crate) logging: bool,
-    pub(crate) instructions: Option<Box<str>>,
-    pub(crate) version: &'static str,
-    pub(crate) fetched: Instant,
-}
-
-/// Ends a task when dropped.
-struct Aborts(AbortHandle);
-
-impl Drop for Aborts {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The gateway's own session with a backend, and the task that listens to its stream.
+/// The gateway's own connection to a backend, and the task that listens to what the backend tells on it.
 struct Discovery {
-    opened: Arc<Opened>,
-    next_id: u64,
-    _stream: Option<Aborts>,
+    own: Own,
+    following: Option<Following>,
 }
 
 /// Runs until the backend is retired.
@@ -65,13 +33,9 @@ pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
     while !backend.is_retired() {
         let settings = gateway.snapshot().config.catalog;
         let listed = tokio::select! {
-            listed = timeout(settings.timeout, list(&backend, &mut discovery, &settings)) => listed,
+            listed = list(&backend, &mut discovery, &settings) => listed,
             () = backend.until_retired() => break,
         };
-        let listed = listed.unwrap_or_else(|_| {
-            discovery = None;
-            Err(format!("listing took longer than {}s", settings.timeout.as_secs_f64()))
-        });
         let pause = match &listed {
             Ok(_) => {
                 retry = FIRST_RETRY;
@@ -92,7 +56,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
         }
     }
     if let Some(discovery) = discovery {
-        client::close(&backend, &discovery.opened).await;
+        discovery.own.close(&backend).await;
     }
 }
 
@@ -107,7 +71,7 @@ pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings) {
         Err(reason) => backend.listing_ended(Some(reason)),
     }
     if let Some(discovery) = discovery {
-        client::close(backend, &discovery.opened).await;
+        discovery.own.close(backend).await;
     }
 }
 
@@ -118,12 +82,9 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
     match listed {
         Ok(listing) => {
             refreshes.with_label_values(&[name, "ok"]).inc();
-            let (info, version) = (&gateway.metrics.backend_info, listing.version);
-            let before = backend.listing.swap(Some(Arc::new(listing)));
-            if let Some(old) = before.map(|listing| listing.version).filter(|old| *old != version) {
-                let _ = info.remove_label_values(&[name, "legacy", old]);
-            }
-            info.with_label_values(&[name, "legacy", version]).set(1);
+            let listing = Arc::new(listing);
+            let before = backend.listing.swap(Some(Arc::clone(&listing)));
+            tell_failures(name, before.as_deref(), &listing);
             backend.listing_ended(None);
         }
         Err(reason) => {
@@ -145,6 +106,16 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
     gateway.remerge();
 }
 
+/// Logs which kinds were not listed, when that is new.
+fn tell_failures(name: &str, before: Option<&Listing>, listing: &Listing) {
+    for kind in Kind::ALL {
+        let was = before.is_some_and(|before| before.failures.get(kind).is_some());
+        if let Some(reason) = listing.failures.get(kind).as_deref().filter(|_| !was) {
+            tracing::warn!(backend = name, kind = kind.field(), reason, "not listed; the list before stays");
+        }
+    }
+}
+
 /// Lists a backend, opening its session anew, once, if it was forgotten.
 async fn list(
     backend: &Arc<Backend>,
@@ -152,183 +123,52 @@ async fn list(
     settings: &Settings,
 ) -> Result<Listing, String> {
     let had_session = discovery.is_some();
-    match list_in_session(backend, discovery, settings).await {
-        Ok(listing) => Ok(listing),
-        Err(Lapse::SessionLost) if had_session => {
-            *discovery = None;
-            match list_in_session(backend, discovery, settings).await {
-                Ok(listing) => Ok(listing),
-                Err(lapse) => Err(lapse.reason()),
-            }
-        }
-        Err(lapse) => {
-            *discovery = None;
-            Err(lapse.reason())
-        }
+    let deadline = Instant::now() + settings.timeout;
+    let mut listed = list_connected(backend, discovery, settings, deadline).await;
+    if had_session && matches!(listed, Err(Lapse::SessionLost)) {
+        *discovery = None;
+        listed = list_connected(backend, discovery, settings, deadline).await;
     }
-}
-
-/// Why a listing did not work.
-enum Lapse {
-    Error(Error),
-    Listing(String),
-    SessionLost,
-}
-
-impl Lapse {
-    fn reason(self) -> String {
-        match self {
-            Self::Error(error) => error.to_string(),
-            Self::Listing(reason) => reason,
-            Self::SessionLost => "it forgets sessions as soon as they are opened".to_owned(),
+    listed.map_err(|lapse| {
+        backend.doubt_era();
+        if let Some(Discovery { own, .. }) = discovery.take()
+            && !matches!(lapse, Lapse::SessionLost)
+        {
+            // Nobody waits: it may be why the listing failed that the backend does not answer.
+            let backend = Arc::clone(backend);
+            tokio::spawn(async move { own.close(&backend).await });
         }
-    }
+        lapse.reason()
+    })
 }
 
-impl From<Error> for Lapse {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-async fn list_in_session(
+async fn list_connected(
     backend: &Arc<Backend>,
     discovery: &mut Option<Discovery>,
     settings: &Settings,
+    deadline: Instant,
 ) -> Result<Listing, Lapse> {
-    let session = match discovery {
-        Some(session) => session,
-        None => {
-            let opened = Arc::new(client::open(backend, &Hello::gateway(), Judged::Yes).await?);
-            // Without a session a stream is nobody's in particular, and some servers would send clients' progress to it.
-            let stream = opened
-                .session_id
-                .is_some()
-                .then(|| Aborts(tokio::spawn(follow(Arc::clone(backend), Arc::clone(&opened))).abort_handle()));
-            discovery.insert(Discovery { opened, next_id: 1, _stream: stream })
-        }
-    };
-    let mut pages = Pages { settings, tools: Vec::new(), left_out: Vec::new(), bytes: 0, cursors: HashSet::new() };
-    let mut cursor = None;
-    for _ in 0..MAX_PAGES {
-        let raw = page(backend, session, cursor.as_deref(), settings).await?;
-        cursor = pages.take(&raw).map_err(Lapse::Listing)?;
-        if cursor.is_none() {
-            return Ok(Listing {
-                tools: pages.tools,
-                left_out: pages.left_out,
-                logging: session.opened.logging,
-                instructions: session.opened.instructions.clone(),
-                version: session.opened.version.as_str(),
-                fetched: Instant::now(),
-            });
-        }
-    }
-    Err(Lapse::Listing(format!("its list has more than {MAX_PAGES} pages")))
+    let too_long = || Lapse::Listing(format!("listing took longer than {}s", settings.timeout.as_secs_f64()));
+    let connecting = timeout_at(deadline, connect(backend, discovery));
+    let discovery = connecting.await.unwrap_or_else(|_| Err(too_long()))?;
+    let previous = backend.listing.load_full();
+    Lister::new(backend, &discovery.own, settings, deadline).list(previous.as_deref()).await
 }
 
-/// Asks for one page.
-async fn page(
-    backend: &Backend,
-    session: &mut Discovery,
-    cursor: Option<&str>,
-    settings: &Settings,
-) -> Result<Box<RawValue>, Lapse> {
-    let params = cursor.map(|cursor| format!("{{\"cursor\":{}}}", jsonrpc::json_string(cursor)));
-    session.next_id += 1;
-    let ask = Ask {
-        id: session.next_id,
-        method: "tools/list",
-        params: params.as_deref(),
-        cap: usize::try_from(settings.max_bytes).unwrap_or(usize::MAX),
-    };
-    match client::request(backend, &session.opened, ask, Judged::Yes).await? {
-        Outcome::Result(raw) => Ok(raw),
-        Outcome::Error { code } => Err(Lapse::Listing(format!("it answered `tools/list` with error {code}"))),
-        Outcome::SessionLost => Err(Lapse::SessionLost),
+/// The connection to list over. A session is kept for as long as it lasts and nothing new is to be found out; what has none
+/// says anew each time what it is.
+async fn connect<'a>(backend: &Arc<Backend>, discovery: &'a mut Option<Discovery>) -> Result<&'a mut Discovery, Lapse> {
+    let keeps = matches!(discovery, Some(Discovery { own: Own::Legacy(_), .. })) && !era::is_due(backend);
+    if !keeps {
+        let own = era::open(backend, Judged::Yes).await?;
+        let before = discovery.take();
+        if let Some(Discovery { own: old @ Own::Legacy(_), .. }) = &before {
+            let (backend, old) = (Arc::clone(backend), old.clone());
+            tokio::spawn(async move { old.close(&backend).await });
+        }
+        backend.own.store(Some(Arc::new(own.clone())));
+        let following = Following::start(backend, &own, before.and_then(|before| before.following));
+        *discovery = Some(Discovery { own, following });
     }
-}
-
-/// The pages of one listing, as they come.
-struct Pages<'a> {
-    settings: &'a Settings,
-    tools: Vec<Tool>,
-    left_out: Vec<(Box<str>, LeftOut)>,
-    bytes: u64,
-    cursors: HashSet<String>,
-}
-
-impl Pages<'_> {
-    /// Takes a page in; returns the cursor of the next one. An empty string is a cursor like any other.
-    fn take(&mut self, raw: &RawValue) -> Result<Option<String>, String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct ListToolsResult<'a> {
-            #[serde(borrow)]
-            tools: Vec<&'a RawValue>,
-            next_cursor: Option<String>,
-        }
-        let page: ListToolsResult<'_> = serde_json::from_str(raw.get())
-            .map_err(|_| "its answer to `tools/list` is not a list of tools".to_owned())?;
-        self.bytes += raw.get().len() as u64;
-        let count = self.tools.len() + self.left_out.len() + page.tools.len();
-        if count > self.settings.max_tools as usize || self.bytes > self.settings.max_bytes {
-            return Err("its list is longer than `catalog.max_tools` or `catalog.max_bytes` allows".to_owned());
-        }
-        for raw in page.tools {
-            match Tool::read(raw) {
-                Ok(tool) => self.tools.push(tool),
-                Err(left_out) => self.left_out.push(left_out),
-            }
-        }
-        if let Some(cursor) = &page.next_cursor
-            && !self.cursors.insert(cursor.clone())
-        {
-            return Err("its list never ends: a cursor came twice".to_owned());
-        }
-        Ok(page.next_cursor)
-    }
-}
-
-/// Listens to a backend's stream, as long as its session lasts, for news of its tools.
-async fn follow(backend: Arc<Backend>, opened: Arc<Opened>) {
-    let (mut pause, longest) = STREAM_RETRY;
-    loop {
-        match client::listen(&backend, &opened).await {
-            Ok(Some(incoming)) => {
-                let started = Instant::now();
-                hear(&backend, &opened, incoming).await;
-                // What changed while nobody listened is not told again.
-                backend.relist.notify_one();
-                if started.elapsed() >= longest {
-                    pause = STREAM_RETRY.0;
-                }
-            }
-            // No stream here (405 and the like): the timer has to do.
-            Ok(None) => return,
-            Err(_) => {}
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
-    }
-}
-
-/// Reads one stream to its end.
-async fn hear(backend: &Backend, opened: &Opened, mut incoming: Incoming) {
-    let mut events = Events::new(MAX_STREAM_EVENT);
-    while let Ok(Some(chunk)) = incoming.body.next().await {
-        let pushed = events.push(&chunk);
-        while let Some(event) = events.next() {
-            match jsonrpc::parse(event.data.as_bytes()) {
-                Ok(Message::Notification(n)) if n.method == "notifications/tools/list_changed" => {
-                    backend.relist.notify_one();
-                }
-                Ok(Message::Request(_)) => client::reply_to_question(backend, opened, event.data.as_bytes()).await,
-                _ => {}
-            }
-        }
-        if pushed.is_err() {
-            return;
-        }
-    }
+    discovery.as_mut().ok_or(Lapse::SessionLost)
 }

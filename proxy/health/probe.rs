@@ -1,14 +1,18 @@
-//! One backend's prober: the handshake and the first page of its tools, as a client would, and the session ended afterwards.
+//! One backend's prober: the handshake, or `server/discover`, and the first page of its tools, as a client would, and the
+//! session ended afterwards.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::{sleep, timeout};
+use toolgate_config::Reach;
 
 use super::{Failure, Signal, State};
 use crate::backend::Backend;
-use crate::backend::client::{self, Ask, Hello, Judged, Outcome};
-use crate::error::Error;
+use crate::backend::client::{Judged, Outcome};
+use crate::backend::era;
+use crate::era::Era;
+use crate::error::{Error, METHOD_NOT_FOUND};
 use crate::gateway::Gateway;
 
 /// The largest page that a probe reads.
@@ -61,21 +65,48 @@ async fn probe(backend: &Arc<Backend>) -> Signal {
     // In a task of its own: a probe that runs out of time must still end the session that it may have opened.
     let probing = Arc::clone(backend);
     let probe = tokio::spawn(async move {
-        let opened = match client::open(&probing, &Hello::gateway(), Judged::No).await {
-            Ok(opened) => opened,
+        if let Some(signal) = probe_within(&probing).await {
+            return signal;
+        }
+        let own = match era::open(&probing, Judged::No).await {
+            Ok(own) => own,
             Err(error) => return failed(&error),
         };
-        let ask = Ask { id: 1, method: "tools/list", params: None, cap: MAX_PAGE };
-        let listed = client::request(&probing, &opened, ask, Judged::No).await;
+        let listed = own.request(&probing, "tools/list", None, MAX_PAGE, Judged::No).await;
         let closing = Arc::clone(&probing);
-        tokio::spawn(async move { client::close(&closing, &opened).await });
+        tokio::spawn(async move { own.close(&closing).await });
         match listed {
-            Ok(Outcome::Result(_)) => Signal::ProbeOk,
+            // A server may have prompts and resources only.
+            Ok(Outcome::Result(_) | Outcome::Error { code: METHOD_NOT_FOUND }) => Signal::ProbeOk,
             Ok(Outcome::Error { .. } | Outcome::SessionLost) => Signal::ProbeFailed(Failure::Protocol),
             Err(error) => failed(&error),
         }
     });
     probe.await.unwrap_or(Signal::ProbeFailed(Failure::Protocol))
+}
+
+/// A probe of a command goes over the connection that there is: a new one would be a new process each time.
+async fn probe_within(backend: &Arc<Backend>) -> Option<Signal> {
+    if !matches!(backend.config.reach, Reach::Command(_)) {
+        return None;
+    }
+    let own = backend.own.load_full()?;
+    let method = match own.era() {
+        Era::Legacy => "ping",
+        Era::Modern => "server/discover",
+    };
+    let answered = own.request(backend, method, None, MAX_PAGE, Judged::No).await;
+    let signal = match answered {
+        Ok(Outcome::Result(_) | Outcome::Error { .. }) => Signal::ProbeOk,
+        Ok(Outcome::SessionLost) => Signal::ProbeFailed(Failure::Connect),
+        Err(error) => failed(&error),
+    };
+    if signal != Signal::ProbeOk {
+        // It is opened anew by the next listing.
+        backend.own.store(None);
+        backend.relist.notify_one();
+    }
+    Some(signal)
 }
 
 fn failed(error: &Error) -> Signal {

@@ -43,6 +43,11 @@ impl OwnedId {
         Self(id.to_string().into())
     }
 
+    /// `text` needs no escapes.
+    pub(crate) fn string(text: &str) -> Self {
+        Self(["\"", text, "\""].concat().into())
+    }
+
     pub(crate) fn borrow(&self) -> Id<'_> {
         Id(&self.0)
     }

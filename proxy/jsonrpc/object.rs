@@ -122,7 +122,7 @@ impl<'a, T: Fields<'a>> Visitor<'a> for ObjectVisitor<T> {
 }
 
 /// A key with its escapes resolved; allocates only if there are any.
-struct Key<'a>(Cow<'a, str>);
+pub(super) struct Key<'a>(pub(super) Cow<'a, str>);
 
 impl<'a> Deserialize<'a> for Key<'a> {
     fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {

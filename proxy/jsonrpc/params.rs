@@ -20,6 +20,8 @@ pub(crate) struct Params<'a> {
     pub(crate) input_responses: Option<&'a RawValue>,
     pub(crate) level: Option<&'a RawValue>,
     pub(crate) meta: Option<Meta<'a>>,
+    /// Of an elicitation.
+    pub(crate) mode: Option<&'a RawValue>,
     pub(crate) name: Option<&'a RawValue>,
     pub(crate) notifications: Option<&'a RawValue>,
     pub(crate) progress_token: Option<&'a RawValue>,
@@ -50,6 +52,10 @@ pub(crate) struct Meta<'a> {
 impl<'a> Params<'a> {
     pub(crate) fn level(&self) -> Option<Cow<'a, str>> {
         self.level.and_then(text)
+    }
+
+    pub(crate) fn mode(&self) -> Option<Cow<'a, str>> {
+        self.mode.and_then(text)
     }
 
     pub(crate) fn name(&self) -> Option<Cow<'a, str>> {
@@ -92,6 +98,7 @@ impl<'a> Fields<'a> for Params<'a> {
             "cursor" => &mut self.cursor,
             "inputResponses" => &mut self.input_responses,
             "level" => &mut self.level,
+            "mode" => &mut self.mode,
             "name" => &mut self.name,
             "notifications" => &mut self.notifications,
             "progressToken" => &mut self.progress_token,

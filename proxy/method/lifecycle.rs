@@ -4,10 +4,10 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::dispatch::Exchange;
-use crate::era::Version;
+use crate::era::{LOG_LEVELS, Version};
 use crate::error::Error;
 use crate::jsonrpc::{self, Params};
 use crate::reply::Reply;
@@ -22,11 +22,7 @@ pub(super) fn initialize(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
     let version = Version::read(&asked).unwrap_or(Version::LATEST);
     let token = exchange.gateway.sessions.start(version, exchange.params, ANYONE)?;
     let catalog = exchange.snapshot.catalog();
-    // Frozen for the session while the configuration changes: only what holds whatever the backends become.
-    let mut capabilities = json!({ "tools": { "listChanged": true } });
-    if catalog.logging {
-        capabilities["logging"] = json!({});
-    }
+    let capabilities: Value = serde_json::from_str(&catalog.capabilities).unwrap_or_default();
     let mut result = json!({
         "protocolVersion": version.as_str(),
         "capabilities": capabilities,
@@ -40,6 +36,11 @@ pub(super) fn initialize(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
         HeaderValue::from_str(&token).map_err(|_| Error::InvalidParams { what: "`clientInfo` is too long".into() })?;
     reply.headers.push((HeaderName::from_static("mcp-session-id"), token));
     Ok(reply)
+}
+
+/// What a modern client would otherwise find out by trying. Always answered here: a client takes an odd answer for an era.
+pub(super) fn discover(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
+    exchange.result(exchange.snapshot.catalog().discover.clone())
 }
 
 /// The gateway is alive; whether a backend is, its tools tell.
@@ -64,9 +65,8 @@ pub(super) fn set_level<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Res
 
 /// A valid `logging/setLevel` level, as JSON (RFC 5424's eight).
 fn read_level(params: &Params<'_>) -> Result<String, Error> {
-    const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
     match params.level() {
-        Some(level) if LEVELS.contains(&&*level) => Ok(jsonrpc::json_string(&level)),
-        _ => Err(Error::InvalidParams { what: format!("`level` must be one of {}", LEVELS.join(", ")).into() }),
+        Some(level) if LOG_LEVELS.contains(&&*level) => Ok(jsonrpc::json_string(&level)),
+        _ => Err(Error::InvalidParams { what: format!("`level` must be one of {}", LOG_LEVELS.join(", ")).into() }),
     }
 }

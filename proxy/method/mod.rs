@@ -1,7 +1,11 @@
 //! Every JSON-RPC method that clients may use, one row each. What has no row does not exist.
 
 mod lifecycle;
+mod lists;
 mod notification;
+mod prompts;
+mod resources;
+mod subscriptions;
 mod tools;
 
 use std::collections::HashMap;
@@ -10,17 +14,41 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::dispatch::Exchange;
+use crate::era::Era;
 use crate::error::Error;
 use crate::metrics::{MethodMetrics, Metrics, OTHER};
 use crate::reply::Reply;
+
+/// How much of a name that nobody knows is repeated to who typed it.
+const MAX_QUOTED: usize = 128;
 
 /// One method.
 pub(crate) struct Method {
     /// As it stands in `method`.
     pub(crate) name: &'static str,
-    /// Whether it is asked within a session: all but the one that starts it.
+    eras: Eras,
+    /// Whether a legacy client asks it within its session: all but the one that starts it.
     pub(crate) in_session: bool,
     pub(crate) verb: Verb,
+}
+
+/// Which clients know a method.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Eras {
+    Both,
+    Legacy,
+    Modern,
+}
+
+impl Method {
+    /// Whether clients of an era know it.
+    pub(crate) fn is_of(&self, era: Era) -> bool {
+        match self.eras {
+            Eras::Both => true,
+            Eras::Legacy => era == Era::Legacy,
+            Eras::Modern => era == Era::Modern,
+        }
+    }
 }
 
 /// What is done with a message: one of four things.
@@ -38,16 +66,37 @@ pub(crate) enum Verb {
 /// A verb that takes time.
 pub(crate) type Run = for<'a> fn(&'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>>;
 
-/// The table, sorted by name.
+/// The table, sorted by name. Tasks have no row, and are offered to nobody: the two eras have different ones, and a backend that
+/// is not told of them does without.
+#[rustfmt::skip]
 pub(crate) const METHODS: &[Method] = &[
-    Method { name: "initialize", in_session: false, verb: Verb::Answer(lifecycle::initialize) },
-    Method { name: "logging/setLevel", in_session: true, verb: Verb::Broadcast(lifecycle::set_level) },
-    Method { name: "notifications/cancelled", in_session: true, verb: Verb::Route(notification::cancelled) },
-    Method { name: "notifications/initialized", in_session: true, verb: Verb::Answer(notification::ignored) },
-    Method { name: "ping", in_session: true, verb: Verb::Answer(lifecycle::ping) },
-    Method { name: "tools/call", in_session: true, verb: Verb::Route(tools::call) },
-    Method { name: "tools/list", in_session: true, verb: Verb::Merge(tools::list) },
+    row("completion/complete", Eras::Both, Verb::Route(prompts::complete)),
+    Method { name: "initialize", eras: Eras::Legacy, in_session: false, verb: Verb::Answer(lifecycle::initialize) },
+    row("logging/setLevel", Eras::Legacy, Verb::Broadcast(lifecycle::set_level)),
+    row("notifications/cancelled", Eras::Legacy, Verb::Route(notification::cancelled)),
+    row("notifications/initialized", Eras::Legacy, Verb::Answer(notification::ignored)),
+    row("notifications/roots/list_changed", Eras::Legacy, Verb::Broadcast(notification::roots_changed)),
+    row("ping", Eras::Legacy, Verb::Answer(lifecycle::ping)),
+    row("prompts/get", Eras::Both, Verb::Route(prompts::get)),
+    row("prompts/list", Eras::Both, Verb::Merge(lists::prompts)),
+    row("resources/list", Eras::Both, Verb::Merge(lists::resources)),
+    row("resources/read", Eras::Both, Verb::Route(resources::read)),
+    row("resources/subscribe", Eras::Legacy, Verb::Route(resources::subscribe)),
+    row("resources/templates/list", Eras::Both, Verb::Merge(lists::templates)),
+    row("resources/unsubscribe", Eras::Legacy, Verb::Route(resources::unsubscribe)),
+    row("server/discover", Eras::Modern, Verb::Answer(lifecycle::discover)),
+    row("subscriptions/listen", Eras::Modern, Verb::Answer(subscriptions::listen)),
+    row("tools/call", Eras::Both, Verb::Route(tools::call)),
+    row("tools/list", Eras::Both, Verb::Merge(lists::tools)),
 ];
+
+const fn row(name: &'static str, eras: Eras, verb: Verb) -> Method {
+    Method { name, eras, in_session: true, verb }
+}
+
+fn no_name() -> Error {
+    Error::InvalidParams { what: "`params.name` must be a string".into() }
+}
 
 /// The row of a method.
 pub(crate) fn find(name: &str) -> Option<&'static Method> {

@@ -12,6 +12,18 @@ pub(super) fn ignored(_: &mut Exchange<'_>) -> Result<Reply, Error> {
     Ok(Reply::accepted())
 }
 
+/// `notifications/roots/list_changed`: every backend that the client could be asked for its roots by is told.
+pub(super) fn roots_changed<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
+    async move {
+        for leg in exchange.session()?.legs() {
+            let body = exchange.body.clone();
+            tokio::spawn(async move { leg.notify(body).await });
+        }
+        Ok(Reply::accepted())
+    }
+    .boxed()
+}
+
 /// `notifications/cancelled`: to the backend that runs the call, as it came, for the id is the client's there too. One about
 /// a call that is over, or that never was, ends here.
 pub(super) fn cancelled<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {

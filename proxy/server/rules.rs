@@ -102,6 +102,27 @@ fn accepts(headers: &HeaderMap, needed: &[&'static str]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a client names event streams before JSON: with more weight, or else first. Most name JSON first.
+pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
+    let weight = |range: &str| {
+        let quality = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q=")?.parse().ok());
+        quality.unwrap_or(1.0_f32)
+    };
+    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let (mut events, mut json) = (None, None);
+    for (place, range) in ranges.enumerate() {
+        match range.split(';').next().unwrap_or("").trim() {
+            "text/event-stream" => events = events.or_else(|| Some((weight(range), place))),
+            "application/json" => json = json.or_else(|| Some((weight(range), place))),
+            _ => {}
+        }
+    }
+    match (events, json) {
+        (Some((events, first)), Some((json, second))) => events > json || (events >= json && first < second),
+        (_, _) => false,
+    }
+}
+
 /// The headers that let a browser page of an allowed origin have the reply.
 pub(super) fn cors(listener: &Listener, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let Ok(true) = origin(listener, headers) else { return Vec::new() };
@@ -215,6 +236,16 @@ mod tests {
         for pairs in [&parts[..], &ranges, &any] {
             assert!(verdict(Method::POST, "/mcp", pairs).is_ok(), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn event_streams_are_preferred_where_they_are_named_first_or_weigh_more() {
+        let prefers = |accept: &'static str| prefers_events(&headers(&[("accept", accept)]));
+        assert!(prefers("text/event-stream, application/json"));
+        assert!(prefers("application/json;q=0.5, text/event-stream"));
+        assert!(!prefers("application/json, text/event-stream"));
+        assert!(!prefers("text/event-stream;q=0.1, application/json"));
+        assert!(!prefers("text/event-stream, */*") && !prefers(""));
     }
 
     #[test]

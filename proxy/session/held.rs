@@ -1,15 +1,17 @@
 //! What this process holds for one session: its legs, its calls under way, its open event streams.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot, watch};
 
-use super::Leg;
+use super::{ClientCapabilities, Leg};
 use crate::backend::Backend;
-use crate::backend::client::Hello;
+use crate::backend::client::{Hello, Opened};
+use crate::catalog::Revisions;
 use crate::era::Version;
 use crate::jsonrpc::OwnedId;
 
@@ -20,18 +22,23 @@ const LEFT_FOR: Duration = Duration::from_secs(10);
 const MAX_LEFT: usize = 64;
 /// Event streams one session may have open at once.
 pub(crate) const MAX_STREAMS: usize = 16;
+/// Questions of backends that one session's client has yet to answer; a further one puts an end to the oldest.
+const MAX_QUESTIONS: usize = 64;
+/// Resources one session may be subscribed to.
+pub(crate) const MAX_SUBSCRIPTIONS: usize = 1_024;
 
 /// What this process holds for one session.
 pub(crate) struct Session {
     pub(super) id: u128,
     pub(crate) version: Version,
+    pub(crate) capabilities: ClientCapabilities,
     hello: Hello,
     pub(super) expires: u64,
     born: Instant,
     /// Milliseconds from `born` to the last request.
     used: AtomicU64,
-    /// The catalog revision of the last list that the client was given; 0 before the first.
-    pub(crate) listed: AtomicU64,
+    /// Counts changes of its legs, streams and subscriptions.
+    pub(crate) changes: watch::Sender<u64>,
     is_over: AtomicBool,
     over: Notify,
     held: Mutex<Held>,
@@ -43,25 +50,40 @@ struct Held {
     legs: HashMap<u64, Arc<Leg>>,
     /// What `logging/setLevel` asked for last, as JSON.
     level: Option<Box<str>>,
+    /// The catalog's revisions at the last lists that the client was given; 0 before the first.
+    listed: Revisions,
+    /// Resources that the client wants to hear of, and the uid of the backend of each.
+    subscriptions: BTreeMap<Box<str>, u64>,
+    /// What backends have asked the client, oldest first, by the ids that the client was asked under.
+    questions: VecDeque<(OwnedId, Asker)>,
     /// Calls under way, by the client's request id.
     calls: HashMap<OwnedId, Call>,
     /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.
-    left: VecDeque<(Instant, OwnedId, Arc<Leg>)>,
-    /// Event streams that the client has open, oldest first.
+    left: VecDeque<(Instant, OwnedId, Way)>,
+    /// Event streams that the client has open for whatever comes, oldest first.
     streams: BTreeSet<u64>,
+    /// Event streams that it came back for.
+    resumed: usize,
     next_ticket: u64,
 }
 
 impl Session {
-    pub(super) fn new(id: u128, version: Version, expires: u64, client_info: &str) -> Self {
+    pub(super) fn new(
+        id: u128,
+        version: Version,
+        expires: u64,
+        client_info: &str,
+        capabilities: ClientCapabilities,
+    ) -> Self {
         Self {
             id,
             version,
-            hello: Hello { version, client_info: client_info.into() },
+            capabilities,
+            hello: Hello { version, client_info: client_info.into(), capabilities: capabilities.json().into() },
             expires,
             born: Instant::now(),
             used: AtomicU64::new(0),
-            listed: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
             is_over: AtomicBool::new(false),
             over: Notify::new(),
             held: Mutex::default(),
@@ -105,10 +127,10 @@ impl Session {
 
     pub(super) fn is_busy(&self) -> bool {
         let held = self.held();
-        !held.calls.is_empty() || !held.streams.is_empty()
+        !held.calls.is_empty() || !held.streams.is_empty() || held.resumed > 0
     }
 
-    pub(super) fn take_legs(&self, which: impl Fn(&Leg) -> bool) -> Vec<Arc<Leg>> {
+    pub(crate) fn take_legs(&self, which: impl Fn(&Leg) -> bool) -> Vec<Arc<Leg>> {
         let mut held = self.held();
         let uids: Vec<_> = held.legs.iter().filter(|(_, leg)| which(leg)).map(|(uid, _)| *uid).collect();
         uids.into_iter().filter_map(|uid| held.legs.remove(&uid)).collect()
@@ -116,7 +138,7 @@ impl Session {
 
     /// Legs of backends that are gone, except those that a call still runs on.
     pub(super) fn take_retired_legs(&self) -> Vec<Arc<Leg>> {
-        let in_use: Vec<u64> = self.held().calls.values().map(|call| call.leg.backend.uid).collect();
+        let in_use: Vec<u64> = self.held().calls.values().map(|call| call.way.backend().uid).collect();
         self.take_legs(|leg| leg.backend.is_retired() && !in_use.contains(&leg.backend.uid))
     }
 
@@ -125,6 +147,26 @@ impl Session {
         let mut held = self.held();
         let leg = held.legs.entry(backend.uid).or_insert_with(|| Arc::new(Leg::new(backend, &self.hello)));
         Arc::clone(leg)
+    }
+
+    /// This session's side of a backend, if there is one already.
+    pub(crate) fn leg_of(&self, backend: &Backend) -> Option<Arc<Leg>> {
+        self.held().legs.get(&backend.uid).map(Arc::clone)
+    }
+
+    /// The client's `clientInfo`, as JSON.
+    pub(crate) fn client_info(&self) -> &str {
+        &self.hello.client_info
+    }
+
+    /// Tells the session's streams that there may be something new to listen to.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Whether the client has a stream open for whatever comes.
+    pub(crate) fn listens(&self) -> bool {
+        !self.held().streams.is_empty()
     }
 
     /// Every leg there is.
@@ -141,12 +183,73 @@ impl Session {
         self.held().level = Some(level.into());
     }
 
+    /// The revisions that the client has been given lists of.
+    pub(crate) fn listed(&self) -> Revisions {
+        self.held().listed
+    }
+
+    pub(crate) fn note_listed(&self, note: impl FnOnce(&mut Revisions)) {
+        note(&mut self.held().listed);
+    }
+
+    /// Notes that the client wants to hear of a resource; false when it has as many as it may.
+    pub(crate) fn subscribe(&self, uri: &str, backend: &Backend) -> bool {
+        let mut held = self.held();
+        if held.subscriptions.len() >= MAX_SUBSCRIPTIONS && !held.subscriptions.contains_key(uri) {
+            return false;
+        }
+        held.subscriptions.insert(uri.into(), backend.uid);
+        drop(held);
+        self.changed();
+        true
+    }
+
+    /// Notes that it does not any more.
+    pub(crate) fn unsubscribe(&self, uri: &str) {
+        self.held().subscriptions.remove(uri);
+        self.changed();
+    }
+
+    /// The resources of a backend that the client wants to hear of.
+    pub(crate) fn subscriptions(&self, backend: &Backend) -> Vec<Box<str>> {
+        let held = self.held();
+        held.subscriptions.iter().filter(|(_, uid)| **uid == backend.uid).map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// An id for a question to the client, who will answer under it. When there are too many, the one whose turn it was to be
+    /// answered first is returned: it will not be any more.
+    pub(crate) fn ask(&self, asker: Asker) -> (OwnedId, Option<Asker>) {
+        let mut held = self.held();
+        held.next_ticket += 1;
+        // Random in its first part: another process may serve the same session, and an id must not come twice in it.
+        let id = OwnedId::string(&format!("tg-{:08x}-{}", process_salt(), held.next_ticket));
+        let put_off = if held.questions.len() >= MAX_QUESTIONS { held.questions.pop_front() } else { None };
+        held.questions.push_back((id.clone(), asker));
+        (id, put_off.map(|(_, asker)| asker))
+    }
+
+    /// Who asked the question that the client answers now, once.
+    pub(crate) fn answered(&self, id: &OwnedId) -> Option<Asker> {
+        let mut held = self.held();
+        let index = held.questions.iter().position(|(question, _)| question == id)?;
+        held.questions.remove(index).map(|(_, asker)| asker)
+    }
+
+    /// The id under which the client was asked what a backend asked under `own`.
+    pub(crate) fn question(&self, backend: &Backend, own: &OwnedId) -> Option<OwnedId> {
+        let is_it = |asker: &Asker| match asker {
+            Asker::Backend { leg, id, .. } => leg.backend.uid == backend.uid && id == own,
+            Asker::Bridge(_) => false,
+        };
+        self.held().questions.iter().find(|(_, asker)| is_it(asker)).map(|(id, _)| id.clone())
+    }
+
     /// Notes a call under way, until the returned guard is dropped.
-    pub(crate) fn call(self: &Arc<Self>, id: OwnedId, leg: &Arc<Leg>) -> CallGuard {
+    pub(crate) fn call(self: &Arc<Self>, id: OwnedId, way: Way) -> CallGuard {
         let mut held = self.held();
         held.next_ticket += 1;
         let ticket = held.next_ticket;
-        let call = Call { ticket, leg: Arc::clone(leg), is_cancelled: false, cancelled: Arc::default() };
+        let call = Call { ticket, way, is_cancelled: false, cancelled: Arc::default() };
         let cancelled = Arc::clone(&call.cancelled);
         held.calls.insert(id.clone(), call);
         CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false }
@@ -155,41 +258,94 @@ impl Session {
     /// Cancels a call, under way or left by its client a moment ago. Returns where the cancellation has to be passed on to.
     ///
     /// A backend that keeps no session knows a call by its id alone, and another client's call may have the same one: there
-    /// the call's connection is closed instead, which is all that such a backend can tell clients by.
+    /// the call's connection is closed instead, which is all that such a backend can tell clients by. So it is in the modern
+    /// era.
     pub(crate) fn cancel(&self, id: &OwnedId) -> Option<Arc<Leg>> {
         let mut held = self.held();
         if let Some(call) = held.calls.get_mut(id) {
             if std::mem::replace(&mut call.is_cancelled, true) {
                 return None;
             }
-            if call.leg.has_session_id() {
-                return Some(Arc::clone(&call.leg));
+            if let Some(leg) = call.way.cancelled() {
+                return Some(leg);
             }
             call.cancelled.notify_one();
             return None;
         }
         let is_it = |(when, left, _): &(Instant, OwnedId, _)| left == id && when.elapsed() < LEFT_FOR;
-        let (_, _, leg) = held.left.iter().position(is_it).and_then(|index| held.left.remove(index))?;
-        leg.has_session_id().then_some(leg)
+        let (_, _, way) = held.left.iter().position(is_it).and_then(|index| held.left.remove(index))?;
+        way.cancelled()
     }
 
-    /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many.
-    pub(crate) fn stream(self: &Arc<Self>) -> Option<StreamGuard> {
+    /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many. One that the client
+    /// came back for carries the rest of what it was opened for, and nothing else.
+    pub(crate) fn stream(self: &Arc<Self>, is_resumed: bool) -> Option<StreamGuard> {
         let mut held = self.held();
-        if held.streams.len() >= MAX_STREAMS {
+        if held.streams.len() + held.resumed >= MAX_STREAMS {
             return None;
         }
-        held.next_ticket += 1;
-        let ticket = held.next_ticket;
-        held.streams.insert(ticket);
+        let mut ticket = None;
+        if is_resumed {
+            held.resumed += 1;
+        } else {
+            held.next_ticket += 1;
+            let next = held.next_ticket;
+            held.streams.insert(next);
+            ticket = Some(next);
+        }
+        drop(held);
+        self.changed();
         Some(StreamGuard { session: Arc::clone(self), ticket })
+    }
+}
+
+/// Something in the ids of this process that is not in those of another.
+fn process_salt() -> u32 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    use std::sync::LazyLock;
+    static SALT: LazyLock<u32> =
+        LazyLock::new(|| u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or(0));
+    *SALT
+}
+
+/// Who waits for an answer of the client.
+pub(crate) enum Asker {
+    /// A backend that asked under `id`: the answer goes to it, in the session that it asked in.
+    Backend { leg: Arc<Leg>, opened: Arc<Opened>, id: OwnedId },
+    /// A call to a backend that does not ask by requests. Gets the client's response as it came.
+    Bridge(oneshot::Sender<Bytes>),
+}
+
+/// How a call reached its backend, which is how it is cancelled.
+#[derive(Clone)]
+pub(crate) enum Way {
+    /// As one of a session.
+    Session(Arc<Leg>),
+    /// By a connection that can be closed.
+    Connection(Arc<Backend>),
+}
+
+impl Way {
+    fn backend(&self) -> &Backend {
+        match self {
+            Self::Session(leg) => &leg.backend,
+            Self::Connection(backend) => backend,
+        }
+    }
+
+    /// Whom a message cancels it at.
+    fn cancelled(&self) -> Option<Arc<Leg>> {
+        match self {
+            Self::Session(leg) if leg.has_session_id() => Some(Arc::clone(leg)),
+            Self::Session(_) | Self::Connection(_) => None,
+        }
     }
 }
 
 /// A call under way, as its session knows it.
 struct Call {
     ticket: u64,
-    leg: Arc<Leg>,
+    way: Way,
     /// Whether that was passed on: it is, once.
     is_cancelled: bool,
     /// Told when the call's connection is to be closed.
@@ -231,7 +387,7 @@ impl Drop for CallGuard {
             {
                 held.left.pop_front();
             }
-            held.left.push_back((Instant::now(), self.id.clone(), call.leg));
+            held.left.push_back((Instant::now(), self.id.clone(), call.way));
         }
         drop(held);
         self.session.touch();
@@ -241,20 +397,26 @@ impl Drop for CallGuard {
 /// An open event stream of a client.
 pub(crate) struct StreamGuard {
     pub(crate) session: Arc<Session>,
-    ticket: u64,
+    ticket: Option<u64>,
 }
 
 impl StreamGuard {
     /// Whether this is the stream that messages go to: each goes to one stream of a session only (2025-11-25, Transports),
     /// and the newest is the one most likely to be read.
     pub(crate) fn is_chosen(&self) -> bool {
-        self.session.held().streams.last() == Some(&self.ticket)
+        self.ticket.is_some() && self.session.held().streams.last() == self.ticket.as_ref()
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.session.held().streams.remove(&self.ticket);
+        let mut held = self.session.held();
+        match self.ticket {
+            Some(ticket) => drop(held.streams.remove(&ticket)),
+            None => held.resumed -= 1,
+        }
+        drop(held);
         self.session.touch();
+        self.session.changed();
     }
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::time::timeout;
 
 use super::Session;
 use crate::backend::Backend;
 use crate::backend::client::{self, Hello, Judged, Opened};
 use crate::error::Error;
+use crate::jsonrpc;
 
 /// One session's side of one backend: a session with it, opened when first needed.
 pub(crate) struct Leg {
@@ -22,7 +24,12 @@ pub(crate) struct Leg {
     closed: AtomicBool,
     /// Whether a task tells the backend the session's level.
     telling: AtomicBool,
+    /// The session whose own stream is listened to, or that has none.
+    heard: tokio::sync::watch::Sender<Option<Arc<Opened>>>,
 }
+
+/// How long a call waits for its session's own stream: what a backend asks there before it is listened to is lost.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 impl Leg {
     pub(super) fn new(backend: &Arc<Backend>, hello: &Hello) -> Self {
@@ -33,7 +40,25 @@ impl Leg {
             opening: Arc::default(),
             closed: AtomicBool::new(false),
             telling: AtomicBool::new(false),
+            heard: tokio::sync::watch::Sender::new(None),
         }
+    }
+
+    /// Notes that the backend's own stream is listened to, or that there is none.
+    pub(crate) fn hears(&self, opened: &Arc<Opened>) {
+        self.heard.send_replace(Some(Arc::clone(opened)));
+    }
+
+    /// Waits, in a session whose client listens, until its stream with the backend is open too.
+    pub(crate) async fn heard(&self, session: &Session, opened: &Arc<Opened>) {
+        if opened.session_id.is_none() || !session.listens() {
+            return;
+        }
+        let mut heard = self.heard.subscribe();
+        let is_it = |heard: &Option<Arc<Opened>>| heard.as_ref().is_some_and(|heard| Arc::ptr_eq(heard, opened));
+        let _ = timeout(HEARD_WITHIN, heard.wait_for(is_it)).await.map(drop);
+        // Once is enough: a stream that does not come is not waited for by every call.
+        self.hears(opened);
     }
 
     /// The backend session, if one is open.
@@ -85,11 +110,18 @@ impl Leg {
 
     async fn open_now(&self, session: &Session) -> Result<Arc<Opened>, Error> {
         let opened = Arc::new(client::open(&self.backend, &self.hello, Judged::Yes).await?);
-        if opened.logging
+        self.backend.agreed(opened.version);
+        if opened.logging()
             && let Some(level) = session.level()
         {
             // What the client set before holds for this session too.
             self.set_level(&opened, &level).await;
+        }
+        if opened.session_id.is_some() {
+            for uri in session.subscriptions(&self.backend) {
+                let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
+                self.tell(&opened, "resources/subscribe", &params).await;
+            }
         }
         if self.opened.swap(Some(Arc::clone(&opened))).is_none() {
             self.backend.metrics.sessions.inc();
@@ -99,6 +131,7 @@ impl Leg {
             self.close().await;
             return Err(Error::SessionUnknown);
         }
+        session.changed();
         Ok(opened)
     }
 
@@ -121,7 +154,7 @@ impl Leg {
                     }
                     continue;
                 }
-                if let (Some(level), Some(opened)) = (&level, leg.current().filter(|opened| opened.logging)) {
+                if let (Some(level), Some(opened)) = (&level, leg.current().filter(|opened| opened.logging())) {
                     leg.set_level(&opened, level).await;
                 }
                 told = level;
@@ -132,9 +165,14 @@ impl Leg {
     /// Passes `logging/setLevel` on. A backend that refuses goes on at its own level.
     async fn set_level(&self, opened: &Opened, level: &str) {
         let params = format!("{{\"level\":{level}}}");
-        let ask = client::Ask { id: client::next_id(), method: "logging/setLevel", params: Some(&params), cap: 65_536 };
+        self.tell(opened, "logging/setLevel", &params).await;
+    }
+
+    /// Asks the backend for something that it may as well refuse.
+    async fn tell(&self, opened: &Opened, method: &'static str, params: &str) {
+        let ask = client::Ask { id: client::next_id(), method, params: Some(params), cap: 65_536 };
         if let Err(error) = client::request(&self.backend, opened, ask, Judged::No).await {
-            tracing::debug!(backend = %self.backend.name(), %error, "log level not set");
+            tracing::debug!(backend = %self.backend.name(), method, %error, "backend not told");
         }
     }
 
@@ -147,7 +185,7 @@ impl Leg {
     }
 
     /// Whether the backend keeps sessions, as far as is known.
-    pub(super) fn has_session_id(&self) -> bool {
+    pub(crate) fn has_session_id(&self) -> bool {
         self.current().is_some_and(|opened| opened.session_id.is_some())
     }
 

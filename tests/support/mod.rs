@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-pub(crate) use self::backend::{Call, CallStream, FakeBackend, Mood};
+pub(crate) use self::backend::{Call, CallStream, FakeBackend, FakeModern, Mood, Server};
 pub(crate) use self::client::{Answer, Client};
 pub(crate) use self::process::Process;
 pub(crate) use self::proxy::{Setup, TestProxy};

@@ -8,7 +8,7 @@ use toolgate::{App, Outcome, Running};
 use toolgate_config::Config;
 
 use super::client::{Answer, Client};
-use super::{FakeBackend, eventually, within};
+use super::{FakeBackend, Server, eventually, within};
 
 /// The newest version that clients of the tests speak.
 pub(crate) const VERSION: &str = "2025-11-25";
@@ -39,11 +39,11 @@ impl Setup {
 
     /// In front of these.
     pub(crate) fn fronting(backends: &[&FakeBackend]) -> Self {
-        backends.iter().fold(Self::new(), |setup, backend| setup.backend(backend, ""))
+        backends.iter().fold(Self::new(), |setup, backend| setup.backend(*backend, ""))
     }
 
     /// Adds a backend, with more keys if there are any, in YAML's flow style.
-    pub(crate) fn backend(self, backend: &FakeBackend, keys: &str) -> Self {
+    pub(crate) fn backend(self, backend: &impl Server, keys: &str) -> Self {
         self.backend_at(backend.name(), &backend.url(), keys)
     }
 
@@ -147,7 +147,7 @@ impl TestProxy {
 
     /// Waits until a backend is in this state.
     #[track_caller]
-    pub(crate) fn until_state(&self, backend: &FakeBackend, state: &str) -> impl Future<Output = ()> {
+    pub(crate) fn until_state(&self, backend: &impl Server, state: &str) -> impl Future<Output = ()> {
         let series = format!("toolgate_backend_state{{backend=\"{}\",state=\"{state}\"}}", backend.name());
         eventually(async move || self.metric(&series).await == Some(1.0))
     }

@@ -60,6 +60,11 @@ impl Events {
         self.ready.pop_front()
     }
 
+    /// The last id that was set, by an event or by what would have been one with data in it.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        self.event.id.as_deref().filter(|id| !id.is_empty())
+    }
+
     fn text(&mut self, text: &[u8]) -> Result<(), TooLong> {
         let taken = self.line.len() + self.event.data.len() + self.event.event.len();
         if text.len() > self.limit.saturating_sub(taken) {

@@ -12,6 +12,10 @@ use super::server::accept;
 use super::state::{Shared, State, Tool};
 use super::{FakeBackend, Forgets, Mood, definition};
 
+/// What a server of TypeScript's first SDK says to a request outside of a session.
+const NOT_INITIALIZED: &str =
+    r#"{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"},"id":null}"#;
+
 /// A fake that is being put together.
 pub(crate) struct Builder {
     name: &'static str,
@@ -23,6 +27,12 @@ impl Builder {
     pub(super) fn new(name: &'static str) -> Self {
         let state = State {
             tools: Vec::new(),
+            prompts: Vec::new(),
+            resources: Vec::new(),
+            templates: Vec::new(),
+            declares: None,
+            broken_lists: Vec::new(),
+            discovered: (400, "application/json", NOT_INITIALIZED.to_owned()),
             page: usize::MAX,
             mood: Mood::Well,
             forgets: Forgets::NotFound,
@@ -65,6 +75,36 @@ impl Builder {
 
     fn add(mut self, name: &str, definition: String, held: bool) -> Self {
         self.state.tools.push(Tool { name: name.to_owned(), definition, held });
+        self
+    }
+
+    /// A prompt, listed in exactly these bytes.
+    pub(crate) fn prompt(mut self, definition: &str) -> Self {
+        self.state.prompts.push(definition.to_owned());
+        self
+    }
+
+    /// A resource, listed in exactly these bytes.
+    pub(crate) fn resource(mut self, definition: &str) -> Self {
+        self.state.resources.push(definition.to_owned());
+        self
+    }
+
+    /// A template, listed in exactly these bytes.
+    pub(crate) fn template(mut self, definition: &str) -> Self {
+        self.state.templates.push(definition.to_owned());
+        self
+    }
+
+    /// Its capabilities. Without this it has tools that may change.
+    pub(crate) fn declares(mut self, capabilities: serde_json::Value) -> Self {
+        self.state.declares = Some(capabilities);
+        self
+    }
+
+    /// What it answers to `server/discover`; `$ID` stands for the id.
+    pub(crate) fn discovered(mut self, status: u16, media_type: &'static str, body: &str) -> Self {
+        self.state.discovered = (status, media_type, body.to_owned());
         self
     }
 

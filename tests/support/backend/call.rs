@@ -18,6 +18,8 @@ use super::server::{Reply, reply, whole};
 /// A call of a held tool: the test is the backend. Dropped, its connection is closed.
 pub(crate) struct Call {
     pub(crate) seen: Seen,
+    /// What it is answered with where the test does not say.
+    pub(super) result: Value,
     pub(super) answer: oneshot::Sender<Reply>,
     pub(super) gone: Arc<watch::Sender<bool>>,
 }
@@ -50,7 +52,14 @@ impl Call {
 
     /// Answers with a result that says the tool's name.
     pub(crate) fn finish(self) {
-        let body = response(&self.id(), &spoken_of(&self.seen));
+        let body = response(&self.id(), &self.result);
+        self.json(body);
+    }
+
+    /// Answers with this result.
+    #[allow(dead_code, reason = "as in the modern fake")]
+    pub(crate) fn result(self, result: &Value) {
+        let body = response(&self.id(), result);
         self.json(body);
     }
 
@@ -77,7 +86,7 @@ impl Call {
     fn begin(self, media_type: &str) -> CallStream {
         let (frames, taken) = mpsc::channel(1);
         let body = Frames { taken, _gone: Gone::new(&self.gone) };
-        let (id, result) = (self.id(), spoken_of(&self.seen));
+        let (id, result) = (self.id(), self.result.clone());
         let _ = self.answer.send(reply(200, media_type, body.boxed_unsync()));
         CallStream { id, result, frames, gone: self.gone }
     }
@@ -164,7 +173,7 @@ pub(crate) fn spoken(tool: &str) -> Value {
     json!({ "content": [{ "type": "text", "text": format!("did {tool}") }] })
 }
 
-fn spoken_of(seen: &Seen) -> Value {
+pub(super) fn spoken_of(seen: &Seen) -> Value {
     spoken(seen.json()["params"]["name"].as_str().unwrap_or(""))
 }
 

@@ -3,6 +3,7 @@
 
 mod builder;
 mod call;
+pub(crate) mod modern;
 mod server;
 mod state;
 
@@ -20,11 +21,20 @@ use tokio::time::timeout;
 
 pub(crate) use self::builder::Builder;
 pub(crate) use self::call::{Call, CallStream, definition, event, response, spoken};
+pub(crate) use self::modern::FakeModern;
 use self::state::{Shared, Tool};
 use super::within;
 
 /// Who the gateway says it is when it speaks for itself.
 const GATEWAY: &str = "toolgate";
+
+/// What can stand behind a gateway.
+pub(crate) trait Server {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    fn url(&self) -> String;
+}
 
 /// How a fake behaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -96,6 +106,16 @@ impl Drop for FakeBackend {
     }
 }
 
+impl Server for FakeBackend {
+    fn name(&self) -> &'static str {
+        self.shared.name
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/mcp", self.shared.address)
+    }
+}
+
 impl FakeBackend {
     /// A fake of this name, which is its name in the configuration too.
     pub(crate) fn named(name: &'static str) -> Builder {
@@ -146,8 +166,22 @@ impl FakeBackend {
         self.shared.state().tools.push(tool);
     }
 
+    pub(crate) fn add_prompt(&self, definition: &str) {
+        self.shared.state().prompts.push(definition.to_owned());
+    }
+
     pub(crate) fn remove_tool(&self, name: &str) {
         self.shared.state().tools.retain(|tool| tool.name != name);
+    }
+
+    /// What the gateway did wrong so far, where that is what the test brought about.
+    pub(crate) fn take_faults(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.state().faults)
+    }
+
+    /// The methods of lists that fail from now on.
+    pub(crate) fn break_lists(&self, methods: &[&str]) {
+        self.shared.state().broken_lists = methods.iter().map(|&method| method.to_owned()).collect();
     }
 
     /// Forgets every session of a client.

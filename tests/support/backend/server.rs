@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::call::{Gone, raw_id};
+use super::call::{Gone, raw_id, spoken_of};
 use super::state::{Session, Shared};
 use super::{Call, Forgets, Mood, Seen, response, spoken};
 
@@ -30,7 +30,7 @@ pub(super) fn reply(status: u16, media_type: &str, body: UnsyncBoxBody<Bytes, io
     reply.expect("a valid response")
 }
 
-fn bare(status: StatusCode) -> Reply {
+pub(super) fn bare(status: StatusCode) -> Reply {
     let body = Full::default().map_err(|never: Infallible| match never {}).boxed_unsync();
     Response::builder().status(status).body(body).expect("a valid response")
 }
@@ -139,7 +139,10 @@ impl Shared {
         let mut state = self.state();
         let client = match state.sessions.get(session.as_deref().unwrap_or("")) {
             Some(session) => session.client.clone(),
-            None => text(&message["params"]["clientInfo"]["name"]),
+            None => {
+                let modern = text(&message["params"]["_meta"]["io.modelcontextprotocol/clientInfo"]["name"]);
+                if modern.is_empty() { text(&message["params"]["clientInfo"]["name"]) } else { modern }
+            }
         };
         let seen = Seen { verb, headers, body, method: text(&message["method"]), client, session };
         state.seen.push(seen.clone());
@@ -195,6 +198,9 @@ impl Shared {
             }
             return Ok(self.initialize(&seen));
         }
+        if seen.method == "server/discover" && seen.session.is_none() {
+            return Ok(self.discover(&seen));
+        }
         if let Some(refusal) = self.refuse_session(&seen) {
             return Ok(refusal);
         }
@@ -206,6 +212,13 @@ impl Shared {
                 let pause = self.state().slow_lists;
                 sleep(pause).await;
                 self.page(&seen)
+            }
+            "prompts/list" | "resources/list" | "resources/templates/list" => {
+                let kind = &*seen.method;
+                match self.other_page(kind, &seen) {
+                    Some(page) => page,
+                    None => return Ok(self.json_or_events(&refusal(&id, -32603))),
+                }
             }
             "logging/setLevel" => "{}".to_owned(),
             _ => {
@@ -229,6 +242,19 @@ impl Shared {
         }
     }
 
+    /// What a server that knows no modern requests says to one.
+    fn discover(&self, seen: &Seen) -> Reply {
+        if seen.headers.get("mcp-protocol-version").is_none_or(|version| version != "2026-07-28") {
+            self.fault(format!("a modern request without its header: {seen:?}"));
+        }
+        let (status, media_type, body) = self.state().discovered.clone();
+        let id = raw_id(&seen.body).unwrap_or_default();
+        let mut reply = whole(status, media_type, body.replace("$ID", &id));
+        // Some servers send one that is of no use.
+        reply.headers_mut().insert("mcp-session-id", "dead".parse().expect("a header value"));
+        reply
+    }
+
     fn initialize(&self, seen: &Seen) -> Reply {
         let message = seen.json();
         let asked = message["params"]["protocolVersion"].as_str().unwrap_or("");
@@ -238,6 +264,9 @@ impl Shared {
             state.faults.push(format!("`initialize` with a session: {seen:?}"));
         }
         let mut capabilities = json!({ "tools": { "listChanged": true } });
+        if let Some(declared) = &state.declares {
+            capabilities = declared.clone();
+        }
         if state.logging {
             capabilities["logging"] = json!({});
         }
@@ -315,6 +344,20 @@ impl Shared {
         format!(r#"{{"tools":[{}]{next}}}"#, tools.join(","))
     }
 
+    /// A page of prompts, resources or templates; `None` where it is to fail.
+    fn other_page(&self, method: &str, seen: &Seen) -> Option<String> {
+        let state = self.state();
+        if state.broken_lists.iter().any(|broken| broken == method) {
+            return None;
+        }
+        let (field, entries) = match method {
+            "prompts/list" => ("prompts", &state.prompts),
+            "resources/list" => ("resources", &state.resources),
+            _ => ("resourceTemplates", &state.templates),
+        };
+        Some(page(field, entries, state.page, &seen.json()))
+    }
+
     async fn call(self: &Arc<Self>, seen: Seen, id: &str) -> Result<Reply, Close> {
         let name = seen.json()["params"]["name"].as_str().unwrap_or("").to_owned();
         let held = self.state().tools.iter().find(|tool| tool.name == name).map(|tool| tool.held);
@@ -333,7 +376,7 @@ impl Shared {
         let gone = Arc::new(watch::Sender::new(false));
         // hyper drops this future when the gateway leaves before the answer.
         let mut pending = Gone::new(&gone);
-        if self.calls.send(Call { seen, answer, gone }).await.is_err() {
+        if self.calls.send(Call { result: spoken_of(&seen), seen, answer, gone }).await.is_err() {
             return Err(Close);
         }
         let answered = answered.await.map_err(|_| Close);
@@ -350,7 +393,20 @@ impl Shared {
     }
 }
 
-struct News(mpsc::Receiver<Bytes>);
+/// One page of a list of definitions.
+pub(super) fn page(field: &str, entries: &[String], length: usize, request: &Value) -> String {
+    let start = request["params"]["cursor"].as_str().and_then(|cursor| cursor.parse::<usize>().ok()).unwrap_or(0);
+    let end = start.saturating_add(length).min(entries.len());
+    let next = if end < entries.len() { format!(r#","nextCursor":"{end}""#) } else { String::new() };
+    format!(r#"{{"{field}":[{}]{next}}}"#, entries.get(start..end).unwrap_or_default().join(","))
+}
+
+/// An error response. `id` is JSON.
+pub(super) fn refusal(id: &str, code: i64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"no"}}}}"#)
+}
+
+pub(super) struct News(pub(super) mpsc::Receiver<Bytes>);
 
 impl Body for News {
     type Data = Bytes;

@@ -25,6 +25,16 @@ pub(super) struct Session {
 
 pub(super) struct State {
     pub(super) tools: Vec<Tool>,
+    /// Definitions, as JSON.
+    pub(super) prompts: Vec<String>,
+    pub(super) resources: Vec<String>,
+    pub(super) templates: Vec<String>,
+    /// `capabilities`, where they are not what follows from the rest.
+    pub(super) declares: Option<serde_json::Value>,
+    /// Methods of lists that fail.
+    pub(super) broken_lists: Vec<String>,
+    /// What `server/discover` is answered with: status, media type, body with `$ID` for the id.
+    pub(super) discovered: (u16, &'static str, String),
     pub(super) page: usize,
     pub(super) mood: Mood,
     pub(super) forgets: Forgets,

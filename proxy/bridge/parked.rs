@@ -1,0 +1,192 @@
+//! Calls of modern clients that wait for input a legacy backend asked for.
+//!
+//! The backend waits on an open stream in this process, so only this process can take the call up again. The client holds a
+//! sealed `requestState` that names it, and is good once, for a while, for the principal and the request it was given for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::shape::SERVER_INFO;
+use super::to_legacy::Call;
+use crate::jsonrpc::{self, ErrorObject, OwnedId, Params, Request, json_string};
+use crate::metrics::ParkedMetrics;
+use crate::session::Sessions;
+
+/// What a token is for; keeps it apart from anything else sealed with the same keys.
+const PURPOSE: &[u8] = b"toolgate parked call v1";
+
+/// All that wait.
+pub(crate) struct Parked {
+    /// Each in a lock that nobody waits for: what a call holds cannot be shared otherwise.
+    calls: Arc<DashMap<u64, Mutex<Waiting>>>,
+    next: AtomicU64,
+    /// Tells this process from others with the same keys.
+    instance: u64,
+    metrics: ParkedMetrics,
+}
+
+/// One that waits.
+pub(crate) struct Waiting {
+    pub(crate) call: Box<Call>,
+    pub(crate) question: Question,
+    lapse: AbortHandle,
+}
+
+/// What a call is bound to: nobody but its principal takes it up, and by no other request.
+pub(crate) struct Binding {
+    principal: Box<str>,
+    /// Of the method and everything in `params` that says what is wanted.
+    digest: String,
+}
+
+/// What a `requestState` says.
+#[derive(Deserialize, Serialize)]
+struct State {
+    /// The process.
+    n: u64,
+    /// The call.
+    k: u64,
+    /// The principal.
+    p: String,
+    /// The request's digest.
+    d: String,
+}
+
+/// What a backend asks.
+pub(crate) struct Question {
+    /// The backend's id for it.
+    id: OwnedId,
+    /// `{"method":…,"params":…}`.
+    request: Box<str>,
+}
+
+/// A call that could not be parked, and what its backend is told.
+pub(crate) type Refused = Box<(Box<Call>, Bytes)>;
+
+impl Question {
+    /// The key of the one question that is asked at a time.
+    const KEY: &'static str = "toolgate";
+
+    pub(crate) fn new(request: &Request<'_>, body: &Bytes) -> Self {
+        let text = std::str::from_utf8(body).unwrap_or("{}");
+        let method = json_string(&request.method);
+        let mut members = vec![("method", &*method)];
+        members.extend(jsonrpc::member(text, "params").map(|params| ("params", params)));
+        Self { id: request.id.owned(), request: jsonrpc::object(members).into() }
+    }
+
+    pub(crate) fn id(&self) -> &OwnedId {
+        &self.id
+    }
+
+    pub(crate) fn key(&self) -> &'static str {
+        Self::KEY
+    }
+}
+
+impl Binding {
+    pub(crate) fn new(method: &str, params: &Params<'_>, principal: &str) -> Self {
+        let mut digest = Context::new(&SHA256);
+        let mut add = |part: &str| {
+            digest.update(&(part.len() as u64).to_be_bytes());
+            digest.update(part.as_bytes());
+        };
+        add(method);
+        for part in [params.name, params.uri, params.arguments] {
+            add(&canonical(part));
+        }
+        let digest = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { principal: principal.into(), digest }
+    }
+}
+
+/// The same for every way to write a value, as far as it can be read: clients print their retries anew.
+fn canonical(raw: Option<&RawValue>) -> String {
+    let Some(raw) = raw else { return String::new() };
+    serde_json::from_str::<Value>(raw.get()).map_or_else(|_| raw.get().to_owned(), |value| value.to_string())
+}
+
+impl Parked {
+    pub(crate) fn new(metrics: ParkedMetrics) -> Self {
+        use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+        let instance = RandomState::new().build_hasher().finish();
+        Self { calls: Arc::default(), next: AtomicU64::new(1), instance, metrics }
+    }
+
+    /// Parks a call. Returns the result that asks its client.
+    ///
+    /// # Errors
+    /// When there are too many: the call goes on without an answer, and its backend is told so.
+    pub(crate) fn park(
+        &self,
+        sessions: &Sessions,
+        binding: &Binding,
+        call: Box<Call>,
+        question: Question,
+        (ttl, max): (Duration, u32),
+    ) -> Result<String, Refused> {
+        if self.calls.len() >= max as usize {
+            self.metrics.refused.inc();
+            let error = ErrorObject {
+                code: 503,
+                message: "the gateway has too many calls waiting for input (`bridge.parked`)".into(),
+                data: None,
+            };
+            return Err(Box::new((call, jsonrpc::error_body(Some(question.id.raw()), &error))));
+        }
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        let state = State { n: self.instance, k: key, p: binding.principal.to_string(), d: binding.digest.clone() };
+        let state = sessions.seal(PURPOSE, &serde_json::to_vec(&state).unwrap_or_default());
+        let result = format!(
+            "{{\"resultType\":\"input_required\",\"inputRequests\":{{\"{}\":{}}},\"requestState\":{},\"_meta\":{{{SERVER_INFO}}}}}",
+            Question::KEY,
+            question.request,
+            json_string(&state),
+        );
+        let (calls, metrics) = (Arc::clone(&self.calls), self.metrics.clone());
+        let lapse = tokio::spawn(async move {
+            sleep(ttl).await;
+            // Dropped, it is cancelled at its backend.
+            if calls.remove(&key).is_some() {
+                metrics.waiting.dec();
+                metrics.lapsed.inc();
+            }
+        });
+        self.metrics.waiting.inc();
+        self.calls.insert(key, Mutex::new(Waiting { call, question, lapse: lapse.abort_handle() }));
+        Ok(result)
+    }
+
+    /// The call that a `requestState` names, if it waits here for this request.
+    pub(crate) fn take(&self, sessions: &Sessions, state: &str, binding: &Binding) -> Option<Waiting> {
+        let state: State = serde_json::from_slice(&sessions.open(PURPOSE, state)?).ok()?;
+        if state.n != self.instance || *state.p != *binding.principal || state.d != binding.digest {
+            return None;
+        }
+        let (_, waiting) = self.calls.remove(&state.k)?;
+        let waiting = waiting.into_inner().unwrap_or_else(PoisonError::into_inner);
+        waiting.lapse.abort();
+        self.metrics.waiting.dec();
+        self.metrics.resumed.inc();
+        Some(waiting)
+    }
+
+    /// Ends every one that waits, for a stop.
+    pub(crate) fn clear(&self) {
+        let keys: Vec<u64> = self.calls.iter().map(|entry| *entry.key()).collect();
+        for (_, waiting) in keys.into_iter().filter_map(|key| self.calls.remove(&key)) {
+            waiting.into_inner().unwrap_or_else(PoisonError::into_inner).lapse.abort();
+            self.metrics.waiting.dec();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a legacy backend asks a legacy client: passed on under an id of the gateway's, and answered here at once where the
+//! client cannot be asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use crate::backend::client::{self, Judged, Opened};
+use crate::backend::sse;
+use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
+use crate::session::{Asker, Leg, Session};
+
+/// Questions of one stream that are being answered here at once.
+const MAX_ANSWERING: u32 = 16;
+
+/// What is asked on one stream of a backend, in one session with it.
+pub(crate) struct Asked {
+    session: Arc<Session>,
+    leg: Arc<Leg>,
+    opened: Arc<Opened>,
+    /// The ids that the client was asked under.
+    ids: Vec<OwnedId>,
+    answering: Arc<AtomicU32>,
+}
+
+impl Asked {
+    pub(crate) fn new(session: &Arc<Session>, leg: &Arc<Leg>, opened: Arc<Opened>) -> Self {
+        Self { session: Arc::clone(session), leg: Arc::clone(leg), opened, ids: Vec::new(), answering: Arc::default() }
+    }
+
+    /// Decides about a message that is no answer: what of its event passes to the client, if anything.
+    ///
+    /// # Errors
+    /// When the backend asks more than can be answered.
+    pub(crate) fn take(
+        &mut self,
+        message: &Message<'_>,
+        raw: &Bytes,
+        data: &Bytes,
+    ) -> Result<Option<Bytes>, &'static str> {
+        match message {
+            Message::Request(request) if self.can_ask(request) => {
+                let asker = Asker::Backend {
+                    leg: Arc::clone(&self.leg),
+                    opened: Arc::clone(&self.opened),
+                    id: request.id.owned(),
+                };
+                let (id, put_off) = self.session.ask(asker);
+                if let Some(Asker::Backend { leg, opened, id }) = put_off {
+                    let body = jsonrpc::error_body(Some(id.raw()), &too_many());
+                    self.answer(leg, opened, body)?;
+                }
+                let passes = renamed(raw, data, request.id.raw(), &id);
+                self.ids.push(id);
+                Ok(Some(passes))
+            }
+            Message::Request(_) => {
+                if let Some(body) = client::answer_to_question(data) {
+                    self.answer(Arc::clone(&self.leg), Arc::clone(&self.opened), body)?;
+                }
+                Ok(None)
+            }
+            // The backend does not want to know any more what it asked.
+            Message::Notification(notification) if notification.method == "notifications/cancelled" => {
+                let own = notification.params.request_id();
+                Ok(own.and_then(|own| {
+                    let id = self.session.question(&self.leg.backend, &own.owned())?;
+                    self.session.answered(&id);
+                    Some(renamed(raw, data, own.raw(), &id))
+                }))
+            }
+            Message::Notification(_) | Message::Response(_) => Ok(Some(raw.clone())),
+        }
+    }
+
+    /// Notes that nothing asked on the stream needs an answer any more.
+    pub(crate) fn over(&mut self) {
+        for id in self.ids.drain(..) {
+            self.session.answered(&id);
+        }
+    }
+
+    fn can_ask(&self, request: &Request<'_>) -> bool {
+        let mode = request.params.mode();
+        self.session.capabilities.can(&request.method, mode.as_deref())
+    }
+
+    /// Answers in the client's place.
+    fn answer(&self, leg: Arc<Leg>, opened: Arc<Opened>, body: Bytes) -> Result<(), &'static str> {
+        if self.answering.fetch_add(1, Ordering::Relaxed) >= MAX_ANSWERING {
+            return Err("it asks too many questions at once");
+        }
+        let answering = Arc::clone(&self.answering);
+        tokio::spawn(async move {
+            // A backend that cannot take the answer will time its own question out.
+            let _ = client::notify(&leg.backend, &opened, body, Judged::No).await;
+            answering.fetch_sub(1, Ordering::Relaxed);
+        });
+        Ok(())
+    }
+}
+
+/// What a backend is told whose question is put off for newer ones.
+fn too_many() -> ErrorObject {
+    ErrorObject { code: 429, message: "the client has too many questions to answer".into(), data: None }
+}
+
+/// Sends a client's answer to the backend that asked.
+pub(crate) fn pass_answer(leg: Arc<Leg>, opened: Arc<Opened>, body: Bytes) {
+    tokio::spawn(async move {
+        if let Err(error) = client::notify(&leg.backend, &opened, body, Judged::No).await {
+            tracing::debug!(backend = %leg.backend.name(), %error, "a client's answer was not taken");
+        }
+    });
+}
+
+/// The event with another id in its message; every other byte stays, unless the message is on several lines.
+fn renamed(raw: &Bytes, data: &Bytes, own: &str, id: &OwnedId) -> Bytes {
+    let with = id.raw().as_bytes();
+    match (jsonrpc::span(raw, own), jsonrpc::span(data, own)) {
+        (Some(span), _) => jsonrpc::splice(raw, &[(span, with)]),
+        (None, Some(span)) => sse::event(&jsonrpc::splice(data, &[(span, with)])),
+        (None, None) => raw.clone(),
+    }
+}

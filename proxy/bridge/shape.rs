@@ -1,0 +1,150 @@
+//! Answers of one era in the shape of the other.
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::value::RawValue;
+
+use crate::backend::client;
+use crate::error::{
+    HEADER_MISMATCH, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, MISSING_CAPABILITY, RESOURCE_NOT_FOUND,
+    UNSUPPORTED_VERSION,
+};
+use crate::jsonrpc::{self, OwnedId, Response, json_string};
+
+/// What stands in the `_meta` of every modern result that the gateway makes or reshapes.
+pub(crate) const SERVER_INFO: &str = concat!(
+    "\"io.modelcontextprotocol/serverInfo\":{\"name\":\"toolgate\",\"version\":\"",
+    env!("CARGO_PKG_VERSION"),
+    "\"}"
+);
+
+/// Keys of results that only modern clients know.
+const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
+
+/// An answer in the client's shape.
+pub(crate) struct Shaped {
+    pub(crate) body: Bytes,
+    pub(crate) kind: Kind,
+    pub(crate) status: StatusCode,
+}
+
+/// A legacy backend's response, for a modern client.
+pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response: &Response<'_>) -> Shaped {
+    let value = response.value.get();
+    if !response.error {
+        let result = modern_result(method, value);
+        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
+    }
+    let code = client::error_code(response.value).unwrap_or(0);
+    let (code, data, status) = match code {
+        // "Not found" has a code of its own in the legacy era only, and names the resource in the modern one.
+        RESOURCE_NOT_FOUND => {
+            (INVALID_PARAMS, uri.map(|uri| format!("{{\"uri\":{}}}", json_string(uri))), StatusCode::OK)
+        }
+        // Codes that mean something else, or must not be sent, in the modern era.
+        -32099..=-32000 => (OF_BACKEND, None, StatusCode::OK),
+        METHOD_NOT_FOUND => (code, None, StatusCode::NOT_FOUND),
+        _ => (code, None, StatusCode::OK),
+    };
+    Shaped { body: error_body(id, value, code, data.as_deref()), kind: Kind::RpcError, status }
+}
+
+/// The code of a backend's error whose own code would mean something else to the client: HTTP's "bad gateway".
+const OF_BACKEND: i64 = 502;
+
+/// A result with all that a modern one must have. What the backend said itself stays.
+fn modern_result(method: &str, result: &str) -> String {
+    let Some(members) = jsonrpc::members(result) else { return result.to_owned() };
+    let has = |key: &str| members.iter().any(|(name, _)| name == key);
+    let mut shaped = String::from("{\"resultType\":\"complete\"");
+    if method == "resources/read" {
+        // How long it holds, and for whom, a legacy backend does not say.
+        shaped.push_str(",\"ttlMs\":0,\"cacheScope\":\"private\"");
+    }
+    if !has("_meta") {
+        shaped.push_str(&format!(",\"_meta\":{{{SERVER_INFO}}}"));
+    }
+    for (key, value) in members.iter().filter(|(key, _)| !MODERN_ONLY.contains(&&**key)) {
+        shaped.push_str(&format!(",{}:{value}", json_string(key)));
+    }
+    shaped.push('}');
+    shaped
+}
+
+/// A modern backend's complete response, for a legacy client.
+pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> Shaped {
+    let value = response.value.get();
+    if !response.error {
+        let result = legacy_result(value);
+        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
+    }
+    let code = client::error_code(response.value).unwrap_or(0);
+    let has_uri = || jsonrpc::member(value, "data").and_then(|data| jsonrpc::member(data, "uri")).is_some();
+    let code = match code {
+        INVALID_PARAMS if method == "resources/read" && has_uri() => RESOURCE_NOT_FOUND,
+        HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION => OF_BACKEND,
+        _ => code,
+    };
+    Shaped { body: error_body(id, value, code, None), kind: Kind::RpcError, status: StatusCode::OK }
+}
+
+/// A result without what only modern clients know. Structured content that is no object has no place in a legacy one; its
+/// text stands beside it (2026-07-28, Tools, structured content).
+fn legacy_result(result: &str) -> String {
+    let Some(members) = jsonrpc::members(result) else { return result.to_owned() };
+    let stays = |(key, value): &(std::borrow::Cow<'_, str>, &str)| {
+        !MODERN_ONLY.contains(&&**key) && (key != "structuredContent" || value.starts_with('{'))
+    };
+    let kept: Vec<_> = members.into_iter().filter(stays).collect();
+    without_protocol_meta(&jsonrpc::object(kept.iter().map(|(key, value)| (&**key, *value))))
+}
+
+/// An object whose `_meta` has no keys of the modern protocol, and is not there when nothing else was in it.
+fn without_protocol_meta(json: &str) -> String {
+    let Some(members) = jsonrpc::members(json) else { return json.to_owned() };
+    let meta =
+        members.iter().find(|(key, _)| key == "_meta").and_then(|(_, meta)| jsonrpc::members(meta)).map(|meta| {
+            let is_protocol = |key: &str| key.starts_with("io.modelcontextprotocol/");
+            jsonrpc::object(meta.iter().filter(|(key, _)| !is_protocol(key)).map(|(key, value)| (&**key, *value)))
+        });
+    jsonrpc::object(members.iter().filter_map(|(key, value)| match (&**key, meta.as_deref()) {
+        ("_meta", Some("{}")) => None,
+        ("_meta", Some(meta)) => Some(("_meta", meta)),
+        (key, _) => Some((key, *value)),
+    }))
+}
+
+/// A notification without the id of the subscription that it came by.
+pub(crate) fn without_subscription(notification: &[u8]) -> Bytes {
+    let Ok(text) = std::str::from_utf8(notification) else { return Bytes::new() };
+    let Some(members) = jsonrpc::members(text) else { return Bytes::copy_from_slice(notification) };
+    let params = jsonrpc::member(text, "params").map(without_protocol_meta);
+    let members = members.iter().map(|(key, value)| match (&**key, params.as_deref()) {
+        ("params", Some(params)) => ("params", params),
+        (key, _) => (key, *value),
+    });
+    jsonrpc::object(members).into()
+}
+
+/// The backend's error under another id, and another code where one is given; `data` takes the place of its own.
+fn error_body(id: &OwnedId, error: &str, code: i64, data: Option<&str>) -> Bytes {
+    let code = code.to_string();
+    let members = jsonrpc::members(error).unwrap_or_default();
+    let message = members.iter().find(|(key, _)| key == "message").map_or("\"\"", |(_, value)| *value);
+    let own_data = members.iter().find(|(key, _)| key == "data").map(|(_, value)| *value);
+    let mut object = vec![("code", &*code), ("message", message)];
+    object.extend(data.or(own_data).map(|data| ("data", data)));
+    let body = jsonrpc::object([("jsonrpc", "\"2.0\""), ("id", id.raw()), ("error", &*jsonrpc::object(object))]);
+    body.into()
+}
+
+/// How a call with this result ended.
+pub(crate) fn kind_of(result: &str) -> Kind {
+    if jsonrpc::member(result, "isError") == Some("true") { Kind::ToolError } else { Kind::Ok }
+}
+
+/// The kind of a modern result: `complete` where it does not say.
+pub(crate) fn result_type(result: &RawValue) -> String {
+    let found = jsonrpc::member(result.get(), "resultType").and_then(|raw| serde_json::from_str(raw).ok());
+    found.unwrap_or_else(|| "complete".to_owned())
+}

@@ -1,0 +1,465 @@
+//! A legacy client's request on a modern backend.
+//!
+//! What its session knows of the client goes with every request, in `_meta` and headers. A backend that needs input says so in
+//! its answer; the client is then asked by requests on the call's own stream, and the call is sent again with what it said.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Method};
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+use toolgate_config::Timeout;
+
+use super::answer::{Answer, broken};
+use super::envelope::{self, Envelope};
+use super::shape::{self, Shaped};
+use super::{Verdict, params, verdict};
+use crate::backend::client;
+use crate::backend::{Backend, Outgoing, sse};
+use crate::catalog;
+use crate::dispatch::Exchange;
+use crate::error::{Error, HEADER_MISMATCH, Kind, UNSUPPORTED_VERSION};
+use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
+use crate::relay::Holds;
+use crate::reply::{Next, Reply, Source};
+use crate::route::{self, Target};
+use crate::session::{Asker, CallGuard, Session, Way};
+
+/// How often a backend may ask for more before it answers a call.
+const MAX_ROUNDS: u32 = 64;
+/// Questions of one round.
+const MAX_QUESTIONS: usize = 16;
+/// How long a call goes on whose client has left: it has not been cancelled by that (2025-11-25, Transports), but nobody can
+/// have the answer either.
+const LEFT_ALONE: Duration = Duration::from_mins(5);
+
+/// A call on a modern backend.
+struct Call {
+    backend: Arc<Backend>,
+    session: Arc<Session>,
+    method: &'static str,
+    /// The request in its backend's dress, under the client's id.
+    body: Bytes,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    timeout: Timeout,
+    id: OwnedId,
+    /// The id of the request under way.
+    own_id: OwnedId,
+    cap: usize,
+    sending: Option<BoxFuture<'static, Result<Verdict, Error>>>,
+    answer: Option<Answer>,
+    round: Option<Round>,
+    rounds: u32,
+    answer_within: Duration,
+    ready: VecDeque<Bytes>,
+    holds: Holds,
+}
+
+/// What the client is being asked.
+struct Round {
+    /// Key, kind and the client's answer to come.
+    open: VecDeque<Open>,
+    /// Key and answer, as JSON.
+    answers: Vec<(String, String)>,
+    /// As JSON.
+    state: Option<String>,
+    deadline: Instant,
+}
+
+struct Open {
+    key: String,
+    is_elicitation: bool,
+    id: OwnedId,
+    answer: oneshot::Receiver<Bytes>,
+}
+
+/// What happened next to a call.
+enum Step {
+    /// A message for the client's stream.
+    Event(Bytes),
+    Done(Shaped),
+}
+
+/// Sends a request on.
+pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+    let session = Arc::clone(exchange.session()?);
+    let backend = Arc::clone(target.backend);
+    let id = exchange.id()?.owned();
+    let level = session.level();
+    let capabilities = session.capabilities.json();
+    let envelope =
+        Envelope { client_info: session.client_info(), capabilities: &capabilities, log_level: level.as_deref() };
+    let body = envelope::dress(&route::spliced(exchange.body, target.edits.clone()), &envelope);
+    let mut headers = envelope::headers(exchange.method, target.name.as_deref());
+    headers.extend(params::headers(target.header_params, exchange.params.arguments));
+    headers.extend(route::request_id(exchange));
+    let guard = session.call(id.clone(), Way::Connection(Arc::clone(&backend)));
+    let timeout = target.timeout;
+    let bridge = &exchange.snapshot.config.bridge;
+    let mut call = Call {
+        method: exchange.method,
+        cap: usize::try_from(bridge.max_answer).unwrap_or(usize::MAX),
+        answer_within: bridge.parked_ttl,
+        holds: target.holds(Some(guard)),
+        own_id: id.clone(),
+        sending: None,
+        answer: None,
+        round: None,
+        rounds: 0,
+        ready: VecDeque::new(),
+        session,
+        backend,
+        body,
+        headers,
+        timeout,
+        id,
+    };
+    call.send(call.body.clone());
+    let mut bridged = ToModern { id: call.id.clone(), call: Some(Box::new(call)), outcome: None };
+    if let Some(call) = &mut bridged.call
+        && call.first().await? == First::HeadersDiffer
+    {
+        // The schema that says which arguments are headers has changed (2026-07-28, Streamable HTTP, client behavior).
+        let catalog = route::listed_anew(exchange, &call.backend).await;
+        let name = exchange.params.name().unwrap_or_default();
+        if let Some(route) = catalog.route(&name) {
+            call.headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
+            call.headers.extend(params::headers(&route.header_params, exchange.params.arguments));
+        }
+        call.send(call.body.clone());
+    }
+    let (reply, kind) = bridged.reply().await?;
+    exchange.ended_as = kind;
+    Ok(reply)
+}
+
+/// What came of a request before its answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum First {
+    /// The backend reads it.
+    Taken,
+    /// The backend wants other `Mcp-Param-*` headers.
+    HeadersDiffer,
+}
+
+impl Call {
+    /// Begins to send a request.
+    fn send(&mut self, body: Bytes) {
+        let request = Outgoing {
+            verb: Method::POST,
+            headers: self.headers.clone(),
+            body,
+            timeout: self.timeout,
+            repeatable: false,
+        };
+        let backend = Arc::clone(&self.backend);
+        self.sending = Some(Box::pin(async move {
+            let incoming = backend.send(request).await?;
+            verdict(&backend, incoming).await
+        }));
+    }
+
+    /// Waits for what comes of the first request, as far as another one may have to take its place.
+    async fn first(&mut self) -> Result<First, Error> {
+        let cancelled = self.cancelled();
+        let Some(sending) = &mut self.sending else { return Ok(First::Taken) };
+        let verdict = until_cancelled(cancelled.as_ref(), sending).await;
+        self.sending = None;
+        match verdict? {
+            Verdict::Refusal { code: HEADER_MISMATCH, .. } if self.method == "tools/call" => Ok(First::HeadersDiffer),
+            verdict @ (Verdict::Answer(_) | Verdict::Refusal { .. }) => {
+                self.take(verdict)?;
+                Ok(First::Taken)
+            }
+        }
+    }
+
+    fn cancelled(&self) -> Option<Arc<tokio::sync::Notify>> {
+        self.holds.call.as_ref().map(CallGuard::cancelled)
+    }
+
+    /// Takes in what a backend made of a request.
+    fn take(&mut self, verdict: Verdict) -> Result<(), Error> {
+        let incoming = match verdict {
+            Verdict::Answer(incoming) => incoming,
+            Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+                // What it speaks is found out anew with its next listing.
+                self.backend.relist.notify_one();
+                return Err(broken(&self.backend, "it does not speak the protocol version any more that it did"));
+            }
+            Verdict::Refusal { body, .. } => crate::backend::Incoming::json(http::StatusCode::OK, body),
+        };
+        self.answer = Some(Answer::new(&self.backend, None, incoming, self.cap)?);
+        Ok(())
+    }
+
+    /// Waits for what happens next. Dropping the future loses nothing.
+    async fn step(&mut self) -> Result<Step, Error> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Step::Event(event));
+            }
+            let cancelled = self.cancelled();
+            if let Some(sending) = &mut self.sending {
+                let verdict = until_cancelled(cancelled.as_ref(), sending).await;
+                self.sending = None;
+                self.take(verdict?)?;
+            } else if let Some(round) = &mut self.round {
+                if let Some(failed) = until_cancelled(cancelled.as_ref(), round.wait()).await? {
+                    return Ok(Step::Done(self.refused(&failed)));
+                }
+                self.again();
+            } else {
+                let Some(answer) = &mut self.answer else { return Err(broken(&self.backend, "it gave no answer")) };
+                let Some(data) = until_cancelled(cancelled.as_ref(), answer.next()).await? else {
+                    return Err(broken(&self.backend, "it ended its answer before it was complete"));
+                };
+                if let Some(step) = self.message(&data)? {
+                    return Ok(step);
+                }
+            }
+        }
+    }
+
+    /// Decides about a message of the backend.
+    fn message(&mut self, data: &Bytes) -> Result<Option<Step>, Error> {
+        match jsonrpc::parse(data) {
+            Ok(Message::Response(response)) => {
+                if response.id.is_some_and(|id| id != self.own_id.borrow()) {
+                    return Ok(None);
+                }
+                let result_type =
+                    if response.error { "complete".to_owned() } else { shape::result_type(response.value) };
+                match &*result_type {
+                    "complete" => {
+                        self.answer = None;
+                        Ok(Some(Step::Done(shape::to_legacy(self.method, &self.id, &response))))
+                    }
+                    "input_required" => {
+                        self.answer = None;
+                        self.ask(response.value)?;
+                        Ok(None)
+                    }
+                    _ => Err(broken(&self.backend, "its result is of a type that was not offered to it")),
+                }
+            }
+            Ok(Message::Notification(notification)) => match &*notification.method {
+                "notifications/progress" | "notifications/message" => Ok(Some(Step::Event(data.clone()))),
+                method => {
+                    if catalog::is_list_change(method) {
+                        self.backend.relist.notify_one();
+                    }
+                    Ok(None)
+                }
+            },
+            Ok(Message::Request(_)) | Err(_) => Ok(None),
+        }
+    }
+
+    /// Asks the client for what the backend needs.
+    fn ask(&mut self, result: &RawValue) -> Result<(), Error> {
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return Err(broken(&self.backend, "it asks for input again and again"));
+        }
+        let requests = jsonrpc::member(result.get(), "inputRequests").and_then(jsonrpc::members).unwrap_or_default();
+        if requests.len() > MAX_QUESTIONS {
+            return Err(broken(&self.backend, "it asks too many questions at once"));
+        }
+        let mut open = VecDeque::new();
+        for (key, request) in requests {
+            let method = jsonrpc::member(request, "method").and_then(|raw| serde_json::from_str::<String>(raw).ok());
+            let method = method.unwrap_or_default();
+            let params = jsonrpc::member(request, "params");
+            let mode = params.and_then(|params| jsonrpc::member(params, "mode")).map(|mode| mode.trim_matches('"'));
+            if !self.session.capabilities.can(&method, mode) {
+                return Err(broken(&self.backend, "it asks for input that its client did not offer"));
+            }
+            let (sender, answer) = oneshot::channel();
+            let (id, _) = self.session.ask(Asker::Bridge(sender));
+            self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params));
+            open.push_back(Open { key: key.into_owned(), is_elicitation: method == "elicitation/create", id, answer });
+        }
+        self.round = Some(Round {
+            open,
+            answers: Vec::new(),
+            state: jsonrpc::member(result.get(), "requestState").map(str::to_owned),
+            deadline: Instant::now() + self.answer_within,
+        });
+        Ok(())
+    }
+
+    /// Sends the call again, with what the client has said, under an id that was never used before.
+    fn again(&mut self) {
+        let Some(round) = self.round.take() else { return };
+        self.own_id = OwnedId::integer(client::next_id());
+        let mut more = String::new();
+        if !round.answers.is_empty() {
+            let answers = jsonrpc::object(round.answers.iter().map(|(key, answer)| (&**key, &**answer)));
+            more.push_str(&format!(",\"inputResponses\":{answers}"));
+        }
+        if let Some(state) = round.state {
+            more.push_str(&format!(",\"requestState\":{state}"));
+        }
+        let body = retry(&self.body, &self.own_id, &more).unwrap_or_else(|| self.body.clone());
+        self.send(body);
+    }
+
+    /// What the client gets whose user would not give what the backend needs.
+    fn refused(&mut self, error: &ErrorObject) -> Shaped {
+        self.round = None;
+        let body = jsonrpc::error_body(Some(self.id.raw()), error);
+        Shaped { body, kind: Kind::RpcError, status: http::StatusCode::OK }
+    }
+}
+
+/// The request with another id and more in its `params`, which the envelope has put there.
+fn retry(body: &Bytes, id: &OwnedId, more: &str) -> Option<Bytes> {
+    let Ok(Message::Request(request)) = jsonrpc::parse(body) else { return None };
+    let id_span = jsonrpc::span(body, request.id.raw())?;
+    let params = jsonrpc::layout(body)?.params?;
+    let end = params.end.checked_sub(1)?;
+    let edits = vec![(id_span, id.raw().to_owned()), (end..end, more.to_owned())];
+    Some(route::spliced(body, edits))
+}
+
+/// Waits, unless the call is cancelled first.
+async fn until_cancelled<T>(
+    cancelled: Option<&Arc<tokio::sync::Notify>>,
+    waiting: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Some(cancelled) = cancelled else { return waiting.await };
+    tokio::select! {
+        biased;
+        done = waiting => done,
+        () = cancelled.notified() => Err(Error::Cancelled),
+    }
+}
+
+impl Round {
+    /// Waits for all answers; one that puts an end to the call is returned. Dropping the future loses nothing.
+    async fn wait(&mut self) -> Result<Option<ErrorObject>, Error> {
+        while let Some(open) = self.open.front_mut() {
+            let answer = timeout_at(self.deadline, &mut open.answer).await;
+            let Some(open) = self.open.pop_front() else { break };
+            let Ok(Ok(body)) = answer else { return Ok(Some(unanswered())) };
+            let Ok(Message::Response(response)) = jsonrpc::parse(&body) else { return Ok(Some(unanswered())) };
+            if !response.error {
+                self.answers.push((open.key, response.value.get().to_owned()));
+            } else if open.is_elicitation {
+                // There is a way to say no to an elicitation, and an error is none that the backend would get to see.
+                self.answers.push((open.key, "{\"action\":\"cancel\"}".to_owned()));
+            } else {
+                let message = jsonrpc::member(response.value.get(), "message");
+                let message = message.and_then(|raw| serde_json::from_str::<String>(raw).ok()).unwrap_or_default();
+                let code = client::error_code(response.value).unwrap_or(-1);
+                return Ok(Some(ErrorObject { code, message: message.into(), data: None }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What a client gets that was asked and did not answer.
+fn unanswered() -> ErrorObject {
+    ErrorObject { code: 408, message: "the backend asked for input, and no answer came in time".into(), data: None }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // Nobody waits for these any more.
+        for open in self.round.iter().flat_map(|round| &round.open) {
+            self.session.answered(&open.id);
+        }
+    }
+}
+
+/// A call's answer on its way to the client.
+pub(crate) struct ToModern {
+    /// The client's id for it.
+    id: OwnedId,
+    /// Gone when it is over.
+    call: Option<Box<Call>>,
+    outcome: Option<Kind>,
+}
+
+impl ToModern {
+    /// JSON if the answer comes first, a stream if something else does.
+    async fn reply(mut self) -> Result<(Reply, Option<Kind>), Error> {
+        match self.advance().await? {
+            Step::Event(event) => {
+                if let Some(call) = &mut self.call {
+                    call.ready.push_front(event);
+                }
+                Ok((Reply::events(Source::ToModern(self)), None))
+            }
+            Step::Done(shaped) => {
+                let mut reply = Reply::json(vec![shaped.body]);
+                reply.status = shaped.status;
+                Ok((reply, Some(shaped.kind)))
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Step, Error> {
+        let Some(call) = &mut self.call else { return Err(Error::Cancelled) };
+        let step = call.step().await;
+        if !matches!(step, Ok(Step::Event(_)))
+            && let Some(mut call) = self.call.take()
+            && let Some(guard) = &mut call.holds.call
+        {
+            guard.answered();
+        }
+        step
+    }
+
+    pub(crate) async fn next(&mut self) -> Next {
+        if let Some(kind) = self.outcome {
+            return Next::End(kind);
+        }
+        match self.advance().await {
+            Ok(Step::Event(event)) => Next::Chunk(sse::event(&event)),
+            Ok(Step::Done(shaped)) => {
+                self.outcome = Some(shaped.kind);
+                Next::Chunk(sse::event(&shaped.body))
+            }
+            Err(error) => {
+                let body = jsonrpc::error_body(Some(self.id.raw()), &error.object());
+                self.outcome = Some(error.kind());
+                Next::Chunk(sse::event(&body))
+            }
+        }
+    }
+
+    /// Ends it with an error in the answer's place.
+    pub(crate) fn cut(&mut self, error: &Error) -> Bytes {
+        let call = self.call.take();
+        if call.is_none() || self.outcome.is_some() {
+            return Bytes::new();
+        }
+        sse::event(&jsonrpc::error_body(Some(self.id.raw()), &error.object()))
+    }
+
+    pub(crate) fn outcome(&self) -> Option<Kind> {
+        self.outcome
+    }
+}
+
+impl Drop for ToModern {
+    /// The client has left; its call goes on for a while.
+    fn drop(&mut self) {
+        let Some(mut call) = self.call.take() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        tokio::spawn(async move {
+            let finishing = async { while let Ok(Step::Event(_)) = call.step().await {} };
+            let _ = timeout(LEFT_ALONE, finishing).await;
+        });
+    }
+}

@@ -1,0 +1,195 @@
+//! A modern client's stream of news (`subscriptions/listen`): what it asked for and nothing else, each message under the id of
+//! its request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::Lists;
+use super::upstream::Upstream;
+use crate::backend::sse;
+use crate::catalog::{Merged, Revisions};
+use crate::dispatch::Exchange;
+use crate::era::Era;
+use crate::error::Error;
+use crate::gateway::{self, Gateway};
+use crate::jsonrpc::{self, Message, OwnedId};
+use crate::reply::Next;
+use crate::session::{ClientCapabilities, MAX_SUBSCRIPTIONS, Session};
+
+/// What a client wants to hear of.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Filter {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+    resource_subscriptions: Vec<String>,
+}
+
+impl Filter {
+    /// Reads `params.notifications`.
+    ///
+    /// # Errors
+    /// When it is none, or wants too much.
+    pub(crate) fn read(exchange: &Exchange<'_>) -> Result<Self, Error> {
+        let bad = |what: &'static str| Error::InvalidParams { what: what.into() };
+        let raw = exchange.params.notifications.filter(|raw| raw.get().starts_with('{'));
+        let raw = raw.ok_or_else(|| bad("`params.notifications` must be an object"))?;
+        let filter: Self = serde_json::from_str(raw.get())
+            .map_err(|_| bad("`params.notifications` is not a filter of notifications"))?;
+        if filter.resource_subscriptions.len() > MAX_SUBSCRIPTIONS {
+            return Err(Error::TooManySubscriptions { max: MAX_SUBSCRIPTIONS });
+        }
+        Ok(filter)
+    }
+
+    /// What of it can be honoured: resources that somebody has.
+    fn honoured(mut self, catalog: &Merged) -> Self {
+        self.resource_subscriptions.retain(|uri| catalog.resource(uri).is_some());
+        self
+    }
+
+    fn json(&self) -> String {
+        let flags = [
+            ("toolsListChanged", self.tools_list_changed),
+            ("promptsListChanged", self.prompts_list_changed),
+            ("resourcesListChanged", self.resources_list_changed),
+        ];
+        let uris: Vec<_> = self.resource_subscriptions.iter().map(|uri| jsonrpc::json_string(uri)).collect();
+        let uris = format!("[{}]", uris.join(","));
+        let flags = flags.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| (name, "true"));
+        let uris = (!self.resource_subscriptions.is_empty()).then_some(("resourceSubscriptions", &*uris));
+        jsonrpc::object(flags.chain(uris))
+    }
+
+    fn wants(&self, method: &str) -> bool {
+        match method {
+            "notifications/tools/list_changed" => self.tools_list_changed,
+            "notifications/prompts/list_changed" => self.prompts_list_changed,
+            "notifications/resources/list_changed" => self.resources_list_changed,
+            _ => false,
+        }
+    }
+}
+
+/// One open stream.
+pub(crate) struct Listen {
+    gateway: Arc<Gateway>,
+    /// Of the request.
+    id: OwnedId,
+    filter: Filter,
+    /// The acknowledgement, which goes first.
+    acknowledgement: Option<Bytes>,
+    lists: Lists,
+    upstream: Upstream,
+    /// In which legacy backends are subscribed to for this stream alone.
+    session: Arc<Session>,
+}
+
+impl Listen {
+    /// Begins to listen.
+    pub(crate) fn new(exchange: &Exchange<'_>, filter: Filter) -> Result<Self, Error> {
+        let id = exchange.id()?.owned();
+        let catalog = exchange.snapshot.catalog();
+        let filter = filter.honoured(&catalog);
+        // From here on a change is told: what the client lists after the acknowledgement is newer.
+        let lists = Lists::new(exchange.gateway, Revisions::default());
+        let session = exchange.gateway.sessions.private(ClientCapabilities::default());
+        let mut legacy = Vec::new();
+        for uri in &filter.resource_subscriptions {
+            let Some(owner) = catalog.resource(uri) else { continue };
+            session.subscribe(uri, owner);
+            if owner.era_for(Era::Modern) == Some(Era::Legacy) {
+                legacy.push(session.leg(owner));
+            }
+        }
+        let listen = Self {
+            gateway: Arc::clone(exchange.gateway),
+            acknowledgement: Some(message(
+                "notifications/subscriptions/acknowledged",
+                &id,
+                &format!(",\"notifications\":{}", filter.json()),
+            )),
+            id,
+            filter,
+            lists,
+            upstream: Upstream::new(),
+            session: Arc::clone(&session),
+        };
+        // In tasks of their own: one backend that hangs holds up no news of others.
+        for leg in legacy {
+            let session = Arc::clone(&session);
+            tokio::spawn(async move { leg.open(&session, None).await.map(drop) });
+        }
+        Ok(listen)
+    }
+
+    pub(crate) async fn next(&mut self) -> Next {
+        if let Some(acknowledgement) = self.acknowledgement.take() {
+            self.listen();
+            return Next::Chunk(acknowledgement);
+        }
+        let mut changes = self.session.changes.subscribe();
+        loop {
+            tokio::select! {
+                methods = self.lists.next() => {
+                    let wanted = methods.into_iter().filter(|method| self.filter.wants(method));
+                    let events: Vec<_> = wanted.map(|method| message(method, &self.id, "")).collect();
+                    if !events.is_empty() {
+                        return Next::Chunk(events.concat().into());
+                    }
+                }
+                _ = changes.changed() => self.listen(),
+                heard = self.upstream.next() => {
+                    if let Some(event) = self.updated(&heard.data) {
+                        return Next::Chunk(event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        if !self.filter.resource_subscriptions.is_empty() {
+            let snapshot = self.gateway.snapshot();
+            self.upstream.sync(&self.session, &snapshot.backends, Era::Modern, None);
+        }
+    }
+
+    /// News of a resource, under the id of this stream.
+    fn updated(&self, data: &Bytes) -> Option<Bytes> {
+        let Ok(Message::Notification(notification)) = jsonrpc::parse(data) else { return None };
+        if notification.method != "notifications/resources/updated" {
+            return None;
+        }
+        let uri = notification.params.uri?;
+        Some(message(&notification.method, &self.id, &format!(",\"uri\":{}", uri.get())))
+    }
+
+    /// Ends it: the result says that it was meant to end.
+    pub(crate) fn cut(&self) -> Bytes {
+        let result = format!("{{\"resultType\":\"complete\",\"_meta\":{{{}}}}}", subscription(&self.id));
+        sse::event(&jsonrpc::result_body(self.id.raw(), &result))
+    }
+}
+
+impl Drop for Listen {
+    fn drop(&mut self) {
+        let legs = self.session.take_legs(|_| true);
+        if !legs.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+            tokio::spawn(gateway::close(legs));
+        }
+    }
+}
+
+/// A notification of this stream, as an event; `more` are further members of its `params`.
+fn message(method: &str, id: &OwnedId, more: &str) -> Bytes {
+    let params = format!("{{\"_meta\":{{{}}}{more}}}", subscription(id));
+    sse::event(&jsonrpc::notification_body(method, Some(&params)))
+}
+
+fn subscription(id: &OwnedId) -> String {
+    format!("\"io.modelcontextprotocol/subscriptionId\":{}", id.raw())
+}

@@ -1,0 +1,269 @@
+//! What backends say unasked, for one client stream: their own streams, listened to as long as the client listens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::backend::client::{self, Opened};
+use crate::backend::sse::{self, Events};
+use crate::backend::{Backend, Outgoing};
+use crate::bridge::answer::poll;
+use crate::bridge::question::Asked;
+use crate::bridge::shape;
+use crate::catalog;
+use crate::era::Era;
+use crate::error::Error;
+use crate::jsonrpc::{self, Message};
+use crate::relay::EventId;
+use crate::session::{Leg, Session};
+
+/// Messages that wait for a slow client; then the backends wait.
+const MAX_WAITING: usize = 64;
+/// The longest message on a backend's own stream that is passed on.
+const MAX_EVENT: usize = 4 * 1024 * 1024;
+/// Between two tries to open a backend's stream; it doubles up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Listens to backends.
+pub(crate) struct Upstream {
+    sender: mpsc::Sender<Heard>,
+    receiver: mpsc::Receiver<Heard>,
+    /// By the backend's uid.
+    listeners: HashMap<u64, Listener>,
+}
+
+/// A message of a backend.
+pub(crate) struct Heard {
+    pub(crate) data: Bytes,
+    /// As the client is to know it.
+    id: Option<String>,
+}
+
+impl Heard {
+    /// As an event of a client's stream.
+    pub(crate) fn event(&self) -> Bytes {
+        match &self.id {
+            Some(id) => sse::event_with_id(id, &self.data),
+            None => sse::event(&self.data),
+        }
+    }
+}
+
+/// A task that listens, until dropped.
+struct Listener {
+    what: What,
+    task: AbortHandle,
+}
+
+/// What is listened to.
+#[derive(Clone)]
+enum What {
+    /// The stream of a session with a legacy backend.
+    Leg(Arc<Leg>, Arc<Opened>),
+    /// News of these resources from a modern backend.
+    Resources(Arc<Backend>, Vec<Box<str>>),
+}
+
+impl PartialEq for What {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leg(_, left), Self::Leg(_, right)) => Arc::ptr_eq(left, right),
+            (Self::Resources(_, left), Self::Resources(_, right)) => left == right,
+            (Self::Leg(..), Self::Resources(..)) | (Self::Resources(..), Self::Leg(..)) => false,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Upstream {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING);
+        Self { sender, receiver, listeners: HashMap::new() }
+    }
+
+    /// The next message. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Heard {
+        match self.receiver.recv().await {
+            Some(heard) => heard,
+            // Cannot be: a sender is held here.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops listening.
+    pub(crate) fn stop(&mut self) {
+        self.listeners.clear();
+    }
+
+    /// Listens to what there is to be heard for a session by now; `last` is the last event the client had, and of which backend.
+    pub(crate) fn sync(
+        &mut self,
+        session: &Arc<Session>,
+        backends: &[Arc<Backend>],
+        era: Era,
+        mut last: Option<(&str, HeaderValue)>,
+    ) {
+        let mut wanted = HashMap::new();
+        for backend in backends.iter().filter(|backend| !backend.is_retired()) {
+            let what = match backend.era_for(era) {
+                Some(Era::Legacy) => session.leg_of(backend).and_then(|leg| {
+                    // Without a session a stream is nobody's in particular.
+                    let opened = leg.current().filter(|opened| opened.session_id.is_some())?;
+                    Some(What::Leg(leg, opened))
+                }),
+                Some(Era::Modern) => {
+                    let uris = session.subscriptions(backend);
+                    (!uris.is_empty()).then(|| What::Resources(Arc::clone(backend), uris))
+                }
+                None => None,
+            };
+            wanted.extend(what.map(|what| (backend.uid, what)));
+        }
+        self.listeners.retain(|uid, listener| wanted.get(uid) == Some(&listener.what));
+        for (uid, what) in wanted {
+            let (session, sender) = (session, &self.sender);
+            self.listeners.entry(uid).or_insert_with(|| {
+                let task = match what.clone() {
+                    What::Leg(leg, opened) => {
+                        let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);
+                        tokio::spawn(hear_leg(Arc::clone(session), leg, opened, sender.clone(), last))
+                    }
+                    What::Resources(backend, uris) => tokio::spawn(hear_resources(backend, uris, sender.clone())),
+                };
+                Listener { what, task: task.abort_handle() }
+            });
+        }
+    }
+}
+
+/// Pauses between tries.
+struct Pause(Duration);
+
+impl Pause {
+    async fn after(&mut self, started: Instant) {
+        if started.elapsed() >= RETRY.1 {
+            self.0 = RETRY.0;
+        }
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(RETRY.1);
+    }
+}
+
+/// Listens to the stream of a session with a legacy backend, as long as it is the session's.
+async fn hear_leg(
+    session: Arc<Session>,
+    leg: Arc<Leg>,
+    opened: Arc<Opened>,
+    to: mpsc::Sender<Heard>,
+    mut last: Option<HeaderValue>,
+) {
+    let tag = EventId::tag(EventId::NEWS, leg.backend.name().as_str());
+    let mut asked = Asked::new(&session, &leg, Arc::clone(&opened));
+    let mut pause = Pause(RETRY.0);
+    loop {
+        let started = Instant::now();
+        let incoming = match last.clone() {
+            Some(last) => poll(&leg.backend, &opened, last).await,
+            None => leg.backend.send_unjudged(get(&leg.backend, &opened)).await,
+        };
+        leg.hears(&opened);
+        let Ok(mut incoming) = incoming else {
+            pause.after(started).await;
+            continue;
+        };
+        if !incoming.status.is_success() || !incoming.is_event_stream() {
+            // No stream here (405 and the like), or no session any more.
+            return;
+        }
+        let mut events = Events::new(MAX_EVENT);
+        while let Ok(Some(chunk)) = incoming.body.next().await {
+            let pushed = events.push(&chunk);
+            while let Some(event) = events.next() {
+                let id = event.id.filter(|id| !id.is_empty());
+                last = id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()).or(last);
+                let data = Bytes::from(event.data);
+                let Some(data) = legacy_message(&leg.backend, &mut asked, &data) else { continue };
+                let id = id.map(|id| [&*tag, &*id].concat());
+                if to.send(Heard { data, id }).await.is_err() {
+                    return;
+                }
+            }
+            if pushed.is_err() {
+                return;
+            }
+        }
+        pause.after(started).await;
+    }
+}
+
+fn get(backend: &Backend, opened: &Opened) -> Outgoing {
+    Outgoing {
+        verb: Method::GET,
+        headers: opened.headers(),
+        body: Bytes::new(),
+        timeout: backend.config.timeout,
+        repeatable: true,
+    }
+}
+
+/// What of a message on a legacy backend's own stream is for the client.
+fn legacy_message(backend: &Backend, asked: &mut Asked, data: &Bytes) -> Option<Bytes> {
+    match jsonrpc::parse(data).ok()? {
+        Message::Notification(notification) if catalog::is_list_change(&notification.method) => {
+            backend.relist.notify_one();
+            None
+        }
+        // Responses have no place here (2025-11-25, Transports), yet the client may be waiting for one.
+        message @ (Message::Notification(_) | Message::Request(_) | Message::Response(_)) => {
+            asked.take(&message, data, data).ok().flatten()
+        }
+    }
+}
+
+/// Listens to news of resources of a modern backend.
+async fn hear_resources(backend: Arc<Backend>, uris: Vec<Box<str>>, to: mpsc::Sender<Heard>) {
+    let mut pause = Pause(RETRY.0);
+    loop {
+        let started = Instant::now();
+        let _ = hear_resources_once(&backend, &uris, &to).await;
+        if to.is_closed() {
+            return;
+        }
+        pause.after(started).await;
+    }
+}
+
+async fn hear_resources_once(backend: &Backend, uris: &[Box<str>], to: &mpsc::Sender<Heard>) -> Result<(), Error> {
+    let uris: Vec<_> = uris.iter().map(|uri| jsonrpc::json_string(uri)).collect();
+    let wanted = format!("{{\"resourceSubscriptions\":[{}]}}", uris.join(","));
+    let Some(mut incoming) = client::subscribe(backend, &wanted).await? else { return Ok(()) };
+    let mut events = Events::new(MAX_EVENT);
+    while let Some(chunk) = incoming.body.next().await? {
+        let pushed = events.push(&chunk);
+        while let Some(event) = events.next() {
+            if let Ok(Message::Notification(notification)) = jsonrpc::parse(event.data.as_bytes())
+                && notification.method == "notifications/resources/updated"
+            {
+                let data = shape::without_subscription(event.data.as_bytes());
+                if to.send(Heard { data, id: None }).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if pushed.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

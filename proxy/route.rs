@@ -1,0 +1,292 @@
+//! To the one backend that a request belongs to: in the client's own era where the backend speaks it, by the bridge where it
+//! does not.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderName, HeaderValue, Method};
+use tokio::time::timeout;
+use toolgate_config::Timeout;
+
+use crate::backend::client::{self, Opened};
+use crate::backend::{Backend, Incoming, Outgoing, Slot};
+use crate::bridge::answer::{broken, poll};
+use crate::bridge::question::Asked;
+use crate::bridge::{self, envelope, to_legacy, to_modern};
+use crate::catalog::Merged;
+use crate::catalog::param::HeaderParam;
+use crate::catalog::refresh::FLOOR;
+use crate::dispatch::Exchange;
+use crate::era::Era;
+use crate::error::{Error, INVALID_REQUEST, Kind, UNSUPPORTED_VERSION};
+use crate::jsonrpc;
+use crate::limit::Permit;
+use crate::relay::{EventId, Holds, Relay, Side};
+use crate::reply::{Body, Reply, Source};
+use crate::session::{CallGuard, Leg, StreamGuard, Way};
+use crate::snapshot::Snapshot;
+
+/// How long a request for something nobody knows waits for the lists that may have it by now.
+const MISS_WAIT: Duration = Duration::from_secs(2);
+/// The extension that is not carried: a client that declares it must not be given a task it could not ask after.
+const TASKS: &str = "io.modelcontextprotocol/tasks";
+
+/// Where a request goes, and what changes on the way.
+pub(crate) struct Target<'t> {
+    pub(crate) backend: &'t Arc<Backend>,
+    /// Spans of the client's body, and the JSON that takes their place.
+    pub(crate) edits: Vec<(Range<usize>, String)>,
+    /// What `Mcp-Name` says to the backend.
+    pub(crate) name: Option<Cow<'t, str>>,
+    pub(crate) timeout: Timeout,
+    pub(crate) header_params: &'t [HeaderParam],
+    pub(crate) permit: Option<Permit>,
+    pub(crate) slot: Slot,
+}
+
+impl<'t> Target<'t> {
+    /// A backend that is asked for something as the client calls it.
+    ///
+    /// # Errors
+    /// When the backend is down or has no room.
+    pub(crate) fn new(backend: &'t Arc<Backend>) -> Result<Self, Error> {
+        Ok(Self {
+            backend,
+            edits: Vec::new(),
+            name: None,
+            timeout: backend.config.timeout,
+            header_params: &[],
+            permit: None,
+            slot: backend.admit(Instant::now())?,
+        })
+    }
+
+    /// What is held until the answer is out.
+    pub(crate) fn holds(self, call: Option<CallGuard>) -> Holds {
+        Holds { _permit: self.permit, _slot: self.slot, call }
+    }
+}
+
+/// Sends a request and returns the reply that relays its answer.
+pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
+    let overhead = exchange.record.started.elapsed();
+    exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
+    let era = era_of(exchange, target.backend).await?;
+    match (exchange.era(), era) {
+        (Era::Legacy, Era::Legacy) => legacy(exchange, target).await,
+        (Era::Modern, Era::Modern) => {
+            without_tasks(exchange, &mut target);
+            modern(exchange, target).await
+        }
+        (Era::Modern, Era::Legacy) => to_legacy::call(exchange, target).await,
+        (Era::Legacy, Era::Modern) => to_modern::call(exchange, target).await,
+    }
+}
+
+/// The era in which a backend is spoken to for this client: the client's own where the backend speaks it. Many modern backends
+/// that speak legacy too do not say so; that shows when a legacy client needs a session with one.
+pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Era, Error> {
+    let client = exchange.era();
+    let era = match backend.era_for(client) {
+        Some(era) => era,
+        None => {
+            // Its section has just changed, and what it speaks with it.
+            listed_anew(exchange, backend).await;
+            let unknown = || Error::BackendUnavailable { backend: backend.name().clone(), down_for: Duration::ZERO };
+            backend.era_for(client).ok_or_else(unknown)?
+        }
+    };
+    if client != Era::Legacy || era != Era::Legacy || backend.spoken().is_none_or(|spoken| !spoken.modern) {
+        return Ok(era);
+    }
+    let session = exchange.session()?;
+    match session.leg(backend).open(session, None).await {
+        // Without sessions it could not tell one client of the legacy era from another, nor ask any of them.
+        Ok(opened) if opened.session_id.is_none() && backend.refused_legacy() => Ok(Era::Modern),
+        Ok(_) => Ok(Era::Legacy),
+        Err(Error::BackendProtocol { .. } | Error::BackendStatus { status: 400..500, .. })
+            if backend.refused_legacy() =>
+        {
+            session.changed();
+            Ok(Era::Modern)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// In the client's own session with the backend.
+async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+    let session = Arc::clone(exchange.session()?);
+    let leg = session.leg(target.backend);
+    let call = session.call(exchange.id()?.owned(), Way::Session(Arc::clone(&leg)));
+    let cancelled = call.cancelled();
+    let running = async {
+        let opened = leg.open(&session, None).await?;
+        run(exchange, target, &leg, opened, call).await
+    };
+    tokio::select! {
+        biased;
+        reply = running => reply,
+        () = cancelled.notified() => Err(Error::Cancelled),
+    }
+}
+
+/// Sends the request, and sends it again in a new session if the backend forgot the one it had: it did not run then.
+async fn run(
+    exchange: &mut Exchange<'_>,
+    target: Target<'_>,
+    leg: &Arc<Leg>,
+    mut opened: Arc<Opened>,
+    call: CallGuard,
+) -> Result<Reply, Error> {
+    let session = Arc::clone(exchange.session()?);
+    let backend = target.backend;
+    let body = spliced(exchange.body, target.edits.clone());
+    for is_last_try in [false, true] {
+        leg.heard(&session, &opened).await;
+        let mut request = opened.post(body.clone(), target.timeout, false);
+        request.headers.extend(request_id(exchange));
+        let incoming = backend.send(request).await?;
+        match client::verdict(backend, &opened, incoming).await? {
+            client::Verdict::Answer(incoming) => {
+                let side = Side::Legacy(Asked::new(&session, leg, opened));
+                return relayed(exchange, incoming, side, target, Some(call)).await;
+            }
+            client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
+            client::Verdict::SessionLost if is_last_try => break,
+            client::Verdict::SessionLost => opened = leg.open(&session, Some(&opened)).await?,
+        }
+    }
+    Err(broken(backend, "it forgets sessions as soon as they are opened"))
+}
+
+/// As it came, names apart.
+async fn modern(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+    let backend = target.backend;
+    let mut headers = envelope::headers(exchange.method, target.name.as_deref());
+    headers.extend(exchange.request.headers.params.iter().cloned());
+    headers.extend(request_id(exchange));
+    let body = spliced(exchange.body, target.edits.clone());
+    let request = Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false };
+    let incoming = backend.send(request).await?;
+    match bridge::verdict(backend, incoming).await? {
+        bridge::Verdict::Answer(incoming) => relayed(exchange, incoming, Side::Modern, target, None).await,
+        bridge::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+            backend.relist.notify_one();
+            Err(broken(backend, "it does not speak the protocol version any more that it did"))
+        }
+        bridge::Verdict::Refusal { status, body, .. } => Ok(refusal(exchange, status, body)),
+    }
+}
+
+async fn relayed(
+    exchange: &Exchange<'_>,
+    incoming: Incoming,
+    side: Side,
+    target: Target<'_>,
+    call: Option<CallGuard>,
+) -> Result<Reply, Error> {
+    let length = incoming.headers.get(http::header::CONTENT_LENGTH).cloned();
+    let backend = target.backend;
+    let relay = Relay::new(backend, side, incoming, exchange.id()?.owned(), target.holds(call)).await?;
+    if relay.is_event_stream() {
+        return Ok(Reply::events(Source::Relay(relay)));
+    }
+    let mut reply = Reply::json(Vec::new());
+    // The backend's own length lets a client see a body that was cut short.
+    reply.headers.extend(length.map(|length| (http::header::CONTENT_LENGTH, length)));
+    reply.body = Body::Stream(Box::new(Source::Relay(relay)));
+    Ok(reply)
+}
+
+/// A JSON-RPC error of the backend, as it came.
+fn refusal(exchange: &mut Exchange<'_>, status: http::StatusCode, body: Bytes) -> Reply {
+    let mut reply = Reply::json(vec![body]);
+    reply.status = status;
+    exchange.ended_as = Some(Kind::RpcError);
+    reply
+}
+
+/// The rest of a backend's stream that a legacy client came back for (2025-11-25, Transports, Resumability).
+///
+/// # Errors
+/// When it is not a stream that there could be more of.
+pub(crate) async fn resume(snapshot: &Snapshot, last: &EventId<'_>, guard: StreamGuard) -> Result<Source, Error> {
+    let gone = || Error::Malformed {
+        code: INVALID_REQUEST,
+        reason: "`Last-Event-ID` is not of a stream that can be resumed; call again".into(),
+        id: None,
+    };
+    let backend = snapshot.backends.iter().find(|backend| backend.name().as_str() == last.backend).ok_or_else(gone)?;
+    let leg = guard.session.leg_of(backend).ok_or_else(gone)?;
+    let opened = leg.current().ok_or_else(gone)?;
+    let id = HeaderValue::from_str(last.own).map_err(|_| gone())?;
+    let incoming = poll(backend, &opened, id).await?;
+    if !incoming.status.is_success() || !incoming.is_event_stream() {
+        return Err(gone());
+    }
+    let asked = Asked::new(&guard.session, &leg, opened);
+    Ok(Source::Relay(Relay::resumed(backend, asked, incoming.body, guard)))
+}
+
+/// Takes the tasks extension out of what the client declares.
+fn without_tasks(exchange: &Exchange<'_>, target: &mut Target<'_>) {
+    let declared = exchange.params.meta.as_ref().and_then(|meta| meta.client_capabilities);
+    let Some(declared) = declared.filter(|declared| declared.get().contains(TASKS)) else { return };
+    let (Some(span), Some(members)) = (jsonrpc::span(exchange.body, declared.get()), jsonrpc::members(declared.get()))
+    else {
+        return;
+    };
+    let extensions = jsonrpc::member(declared.get(), "extensions").and_then(jsonrpc::members).unwrap_or_default();
+    let rest = extensions.iter().filter(|(key, _)| key != TASKS).map(|(key, value)| (&**key, *value));
+    let rest = jsonrpc::object(rest);
+    let without = members.iter().map(|(key, value)| (&**key, if key == "extensions" { &*rest } else { *value }));
+    target.edits.push((span, jsonrpc::object(without)));
+}
+
+/// The body with these spans replaced, in whatever order they are given.
+pub(crate) fn spliced(body: &Bytes, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
+    if edits.is_empty() {
+        return body.clone();
+    }
+    edits.sort_by_key(|(span, _)| span.start);
+    let edits: Vec<_> = edits.iter().map(|(span, with)| (span.clone(), with.as_bytes())).collect();
+    jsonrpc::splice(body, &edits)
+}
+
+/// The header that a request is told by in the backend's logs.
+pub(crate) fn request_id(exchange: &Exchange<'_>) -> Option<(HeaderName, HeaderValue)> {
+    let id = HeaderValue::from_str(&exchange.request.request_id).ok()?;
+    Some((HeaderName::from_static("x-request-id"), id))
+}
+
+/// Waits for a fresh list of a backend.
+pub(crate) async fn listed_anew(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Arc<Merged> {
+    wait_for_lists(std::iter::once(backend)).await;
+    exchange.snapshot.catalog()
+}
+
+/// Waits for fresh lists of the backends that may have something nobody knows, if theirs are not fresh already.
+pub(crate) async fn look_again(exchange: &Exchange<'_>, may_have: impl Fn(&Backend) -> bool) -> Arc<Merged> {
+    exchange.snapshot.settle().await;
+    let stale = exchange.snapshot.backends.iter().filter(|backend| {
+        let is_stale = backend.listing.load().as_ref().is_none_or(|listing| listing.fetched.elapsed() >= FLOOR);
+        is_stale && may_have(backend) && backend.health.allows_calls()
+    });
+    wait_for_lists(stale).await;
+    exchange.snapshot.catalog()
+}
+
+async fn wait_for_lists<'b>(backends: impl Iterator<Item = &'b Arc<Backend>>) {
+    let waits = backends.map(|backend| {
+        let mut listings = backend.listings.subscribe();
+        listings.mark_unchanged();
+        backend.relist.notify_one();
+        async move { listings.changed().await.is_ok() }
+    });
+    let _ = timeout(MISS_WAIT, join_all(waits)).await;
+}
