@@ -1,0 +1,5 @@
+"""The one exception of this suite."""
+
+
+class Failed(Exception):
+    """Something is other than a gate demands."""
