@@ -9,26 +9,73 @@ from mcp.types import (
     CancelledNotification,
     CancelledNotificationParams,
     ClientNotification,
+    CreateMessageResult,
+    ElicitResult,
+    ListRootsResult,
     PaginatedRequestParams,
+    PromptListChangedNotification,
+    PromptReference,
+    ResourceListChangedNotification,
+    ResourceTemplateReference,
+    ResourceUpdatedNotification,
+    Root,
     ServerNotification,
+    TextContent,
     ToolListChangedNotification,
 )
+from pydantic import AnyUrl
 
-from lines import serve
+from lines import every_page, plain, serve
+
+CHANGES = {
+    ToolListChangedNotification: "tools_changed",
+    PromptListChangedNotification: "prompts_changed",
+    ResourceListChangedNotification: "resources_changed",
+}
 
 
 @asynccontextmanager
-async def connect(url, tools_changed):
-    async def notice(message):
-        if isinstance(message, ServerNotification) and isinstance(message.root, ToolListChangedNotification):
-            tools_changed()
-
+async def connect(url, peer):
     async with (
         streamable_http_client(url) as (read, write, _),
-        ClientSession(read, write, message_handler=notice) as session,
+        ClientSession(read, write, **callbacks(peer)) as session,
     ):
         initialized = await session.initialize()
         yield Session(session, initialized.protocolVersion)
+
+
+def callbacks(peer):
+    """What the SDK calls; it declares the capabilities that there are callbacks for."""
+
+    async def notice(message):
+        if not isinstance(message, ServerNotification):
+            return
+        if isinstance(message.root, ResourceUpdatedNotification):
+            peer.tell("updated", uri=str(message.root.params.uri))
+        elif type(message.root) in CHANGES:
+            peer.tell(CHANGES[type(message.root)])
+
+    async def log(params):
+        peer.tell("log", level=params.level, data=params.data)
+
+    async def elicitation(_, params):
+        return ElicitResult(**peer.ask("elicitation", params.message))
+
+    async def sampling(_, params):
+        answer = peer.ask("sampling", params.messages[0].content.text)
+        content = TextContent(type="text", text=answer["text"])
+        return CreateMessageResult(role="assistant", model=answer["model"], content=content)
+
+    async def roots(_):
+        return ListRootsResult(roots=[Root(uri=uri) for uri in peer.ask("roots")])
+
+    able = {"elicitation_callback": elicitation, "sampling_callback": sampling, "list_roots_callback": roots}
+    offered = {"elicitation_callback": "elicitation", "sampling_callback": "sampling", "list_roots_callback": "roots"}
+    return {
+        "message_handler": notice,
+        "logging_callback": log,
+        **{name: callback for name, callback in able.items() if offered[name] in peer.offers},
+    }
 
 
 class Session:
@@ -37,13 +84,19 @@ class Session:
         self.protocol = protocol
 
     async def list_tools(self):
-        tools, cursor = [], None
-        while True:
-            page = await self.session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-            tools += [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in page.tools]
-            cursor = page.nextCursor
-            if cursor is None:
-                return tools
+        return await self.every_page(self.session.list_tools, "tools")
+
+    async def prompts(self):
+        return await self.every_page(self.session.list_prompts, "prompts")
+
+    async def resources(self):
+        return await self.every_page(self.session.list_resources, "resources")
+
+    async def templates(self):
+        return await self.every_page(self.session.list_resource_templates, "resourceTemplates")
+
+    async def every_page(self, ask, items):
+        return await every_page(lambda at: ask(params=PaginatedRequestParams(cursor=at)), items, "nextCursor")
 
     async def call(self, name, arguments, progress):
         # 1.x has no public way to cancel, nor to learn the id that the next request will have.
@@ -56,7 +109,26 @@ class Session:
                 ClientNotification(CancelledNotification(method="notifications/cancelled", params=params))
             )
             raise
-        return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+        return plain(result)
+
+    async def get_prompt(self, name, arguments):
+        return plain(await self.session.get_prompt(name, arguments))
+
+    async def read(self, uri):
+        return plain(await self.session.read_resource(AnyUrl(uri)))
+
+    async def subscribe(self, uri):
+        await self.session.subscribe_resource(AnyUrl(uri))
+
+    async def watch(self):
+        """The legacy era tells unasked."""
+
+    async def complete(self, ref, argument):
+        reference = PromptReference if ref["type"] == "ref/prompt" else ResourceTemplateReference
+        return plain(await self.session.complete(reference(**ref), argument))
+
+    async def set_level(self, level):
+        await self.session.set_logging_level(level)
 
 
 asyncio.run(serve(connect))

@@ -34,12 +34,18 @@ async def run(args):
     tally = Tally()
     started = time.monotonic()
     try:
-        await world.start()
-        say(f"everything is up after {time.monotonic() - started:.1f} s")
-        for module in cases.DIRECT if args.direct else cases.THROUGH:
-            for case in module.cases(world):
-                if args.only in case.name:
-                    await tally.run(case)
+        one_by_one = [
+            case
+            for module in (cases.DIRECT if args.direct else cases.THROUGH)
+            for case in module.cases(world)
+            if args.only in case.name
+        ]
+        if one_by_one:
+            await world.start()
+            say(f"everything is up after {time.monotonic() - started:.1f} s")
+        for case in one_by_one:
+            await tally.run(case)
+        await run_matrix(world, tally, args.only)
     except Exception as problem:
         # Without its servers no test can be judged: tell why, and count it.
         tally.failed += 1
@@ -49,6 +55,15 @@ async def run(args):
     say(f"logs: {paths.logs}; {time.monotonic() - started:.0f} s")
     say(tally.summary())
     return 1 if tally.failed or not tally.passed else 0
+
+
+async def run_matrix(world, tally, only):
+    """The matrix, which brings servers and a gateway of its own."""
+    matrix = cases.matrix.Matrix(world)
+    lanes = [[case for case in lane if only in case.name] for lane in matrix.lanes()]
+    if any(lanes):
+        await matrix.start()
+        await tally.run_lanes(lanes, cases.matrix.LANES_AT_ONCE)
 
 
 async def main():

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from .eras import LEGACY, MODERN
 from .process import Process
 from .waiting import eventually, free_port, listening
 
@@ -25,15 +26,21 @@ class Kind:
     steps: int = 5
     # Whether it has the tools of this suite (echo, add, slow, progress, fail, long) and writes the side file.
     ours: bool = True
-    # Whether a client in mode auto ends in the modern era with it.
-    modern: bool = False
+    # What it speaks.
+    eras: tuple = (LEGACY,)
     # How many tools it lists, where that is what it is there for.
     count: int | None = None
     # Whether it mixes up its clients: mcp-go without sessions has one queue of notifications and one set of ids.
     mixes_up: bool = False
     env: tuple = ()
 
+    @property
+    def modern(self):
+        """Whether a client in mode auto ends in the modern era with it."""
+        return MODERN in self.eras
 
+
+BOTH = (LEGACY, MODERN)
 OUR_SAMPLES = (
     ("echo", {"message": MESSAGE}),
     ("add", {"a": 19, "b": 23}),
@@ -64,15 +71,15 @@ def kinds(paths):
             ours=False,
             env=(("PORT", "{port}"),),
         ),
-        Kind("py1", [python1, paths.here / "servers/mcp_v1.py", "{port}"], OUR_SAMPLES, OUR_PROGRESS),
-        Kind("py2", [python2, paths.here / "servers/mcp_v2.py", "{port}"], OUR_SAMPLES, OUR_PROGRESS, modern=True),
+        Kind("py1", [python1, paths.here / "servers/mcp_v1.py", "{port}", "py1"], OUR_SAMPLES, OUR_PROGRESS),
+        Kind("py2", [python2, paths.here / "servers/mcp_v2.py", "{port}", "py2"], OUR_SAMPLES, OUR_PROGRESS, eras=BOTH),
         *(
             Kind(
                 f"mcpgo-{mode}",
-                [mcpgo, "-port", "{port}", "-mode", mode],
+                [mcpgo, "-port", "{port}", "-mode", mode, "-name", f"mcpgo-{mode}"],
                 OUR_SAMPLES,
                 OUR_PROGRESS,
-                modern=True,
+                eras=BOTH,
                 mixes_up=mode == "stateless",
             )
             for mode in ("stateless", "default", "stateful")
@@ -85,6 +92,19 @@ def kinds(paths):
             ours=False,
             count=MANY,
         ),
+    ]
+
+
+def matrix_kinds(paths):
+    """The servers of the matrix: those without the one that is there for its long list, and some that a gateway which
+    serves legacy versions only could not list."""
+    python2, gosdk = paths.venv("mcp-v2"), paths.cache / "bin/gosdk"
+    modern = [python2, paths.here / "servers/mcp_v2.py", "{port}", "modern", "modern-only"]
+    stateless = [gosdk, "-port", "{port}", "-stateless", "-name", "gosdk-stateless"]
+    return [
+        *(kind for kind in kinds(paths) if kind.count is None),
+        Kind("modern", modern, OUR_SAMPLES, OUR_PROGRESS, eras=(MODERN,)),
+        Kind("gosdk-stateless", stateless, OUR_SAMPLES, OUR_PROGRESS, eras=BOTH),
     ]
 
 

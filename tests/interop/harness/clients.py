@@ -5,10 +5,12 @@ import itertools
 import json
 from dataclasses import dataclass, field
 
+from .eras import LEGACY, MODERN
 from .failure import Failed
 from .process import Process
 
 ANSWER_SECONDS = 30.0
+EVENT_SECONDS = 5.0
 
 
 class CallError(Failed):
@@ -28,31 +30,44 @@ class Kind:
     command: list
     # The same SDK in mode legacy, if it is not that itself.
     legacy: str
+    # What it speaks, first what it likes better.
+    eras: tuple = (LEGACY,)
     # Backends that it cannot speak to directly, though they have a version in common.
     strangers: tuple = ()
-    # Whether the same holds for a gateway that serves legacy versions only.
-    needs_modern: bool = False
+    # Whether it turns -32002 into -32602.
+    renames_not_found: bool = False
 
     @property
     def auto(self):
         """Whether it discovers first and falls back to `initialize`."""
-        return self.legacy != self.name
+        return len(self.eras) > 1
 
 
 def kinds(paths):
-    """Every client of the suite."""
+    """Every client of the suite: each SDK in each of its modes."""
     python1, python2 = paths.venv("mcp-v1"), paths.venv("mcp-v2")
     rmcp = paths.cache / "rmcp-target/debug/interop-rmcp-client"
     node = paths.cache / "node/client.mjs"
+    sdks = {"py2": [python2, paths.here / "clients/mcp_v2.py"], "node": ["node", node], "rmcp": [rmcp]}
+    modes = {"legacy": ("legacy", (LEGACY,)), "auto": ("auto", (MODERN, LEGACY)), "modern": (MODERN, (MODERN,))}
+    # rmcp gives up where the answer to `server/discover` names legacy versions only.
+    strangers = {"rmcp-auto": ("gosdk", "many")}
+    # The one SDK that shows the legacy code for a resource that is not there as the modern one.
+    renames = {"node": True}
     return [
         Kind("py1", [python1, paths.here / "clients/mcp_v1.py"], legacy="py1"),
-        Kind("py2-legacy", [python2, paths.here / "clients/mcp_v2.py", "legacy"], legacy="py2-legacy"),
-        Kind("py2-auto", [python2, paths.here / "clients/mcp_v2.py", "auto"], legacy="py2-legacy"),
-        Kind("node-legacy", ["node", node, "legacy"], legacy="node-legacy"),
-        Kind("node-auto", ["node", node, "auto"], legacy="node-legacy"),
-        Kind("rmcp-legacy", [rmcp, "legacy"], legacy="rmcp-legacy"),
-        # rmcp gives up where only legacy versions are named, by an answer to `server/discover` or by an error -32022.
-        Kind("rmcp-auto", [rmcp, "auto"], legacy="rmcp-legacy", strangers=("gosdk", "many"), needs_modern=True),
+        *(
+            Kind(
+                name := f"{sdk}-{mode}",
+                [*command, word],
+                f"{sdk}-legacy",
+                eras,
+                strangers.get(name, ()),
+                renames.get(sdk, False),
+            )
+            for sdk, command in sdks.items()
+            for mode, (word, eras) in modes.items()
+        ),
     ]
 
 
@@ -109,7 +124,7 @@ class Client:
 
     def take(self, message):
         if "event" in message:
-            self.sessions[message["session"]].changes.put_nowait(message["event"])
+            self.sessions[message["session"]].take(message)
         elif "progress" in message:
             order = self.orders[message["id"]]
             order.progress.append(message["progress"])
@@ -130,12 +145,15 @@ class Client:
         self.process.child.stdin.write(line.encode())
         return order
 
-    async def connect(self, url, name):
+    async def connect(self, url, name, offers=(), answers=None):
         """Open an MCP session, call it `name`, and list its tools as any real client does: the Python SDKs else list
-        them after each call, to check its result against the tool's schema."""
-        session = Session(self, name)
+        them after each call, to check its result against the tool's schema. `offers` are the client's capabilities, and
+        `answers` what it answers to the server."""
+        session = Session(self, name, dict(answers or {}))
         self.sessions[name] = session
-        opened = await self.order("connect", session=name, url=url).result()
+        opened = await self.order(
+            "connect", session=name, url=url, offers=offers, answers=session.answers
+        ).result()
         session.protocol = opened["protocol"]
         await session.list_tools()
         return session
@@ -144,16 +162,75 @@ class Client:
 class Session:
     """One MCP session of a client."""
 
-    def __init__(self, client, name):
+    def __init__(self, client, name, answers):
         self.client = client
         self.name = name
+        self.answers = answers
         self.protocol = None
         # One item for every `notifications/tools/list_changed`.
         self.changes = asyncio.Queue()
+        # How long it waits for an event.
+        self.patience = EVENT_SECONDS
+        # Every event there ever was.
+        self.events = []
+        self.came = asyncio.Event()
+
+    def take(self, event):
+        """Note an event of the session."""
+        self.events.append(event)
+        self.came.set()
+        if event["event"] == "tools_changed":
+            self.changes.put_nowait(event["event"])
+
+    def heard(self, event, since=0, **details):
+        """The events of one kind, and with these details, after the first `since` events."""
+        wanted = {"event": event, **details}
+        return [found for found in self.events[since:] if wanted.items() <= found.items()]
+
+    async def hear(self, event, since=0, **details):
+        """Wait for such an event, and give the first."""
+        try:
+            async with asyncio.timeout(self.patience):
+                while not (found := self.heard(event, since, **details)):
+                    self.came.clear()
+                    await self.came.wait()
+        except TimeoutError:
+            raise Failed(f"no event {event} {details or ''} within {self.patience:g} s; heard: {self.events[since:]}") from None
+        return found[0]
+
+    async def ask(self, do, **details):
+        """Give an order of the line protocol, and wait for its answer."""
+        return await self.client.order(do, session=self.name, **details).result()
 
     async def list_tools(self):
         """Every tool, all pages."""
-        return (await self.client.order("list", session=self.name).result())["tools"]
+        return (await self.ask("list"))["tools"]
+
+    async def prompts(self):
+        """Every prompt, all pages."""
+        return (await self.ask("prompts"))["prompts"]
+
+    async def resources(self):
+        """Every resource, all pages."""
+        return (await self.ask("resources"))["resources"]
+
+    async def templates(self):
+        """Every resource template, all pages."""
+        return (await self.ask("templates"))["templates"]
+
+    async def read(self, uri):
+        """The contents of a resource."""
+        return (await self.ask("read", uri=uri))["contents"]
+
+    async def complete(self, ref, name, value):
+        """The values that an argument completes to."""
+        answer = await self.ask("complete", ref=ref, argument={"name": name, "value": value})
+        return answer["completion"]["values"]
+
+    async def script(self, **answers):
+        """Change what to answer when the server asks."""
+        self.answers |= answers
+        await self.ask("script", answers=self.answers)
 
     def begin(self, tool, arguments, progress=False):
         """Start a call without waiting for its answer."""
@@ -165,4 +242,4 @@ class Session:
 
     async def close(self):
         """End the session."""
-        await self.client.order("close", session=self.name).result()
+        await self.ask("close")

@@ -119,9 +119,9 @@ def texts(value):
     return set()
 
 
-def session_keys(folder):
+def session_keys(folder, name="session.key"):
     """A `sessions` section with a key of its own, in a file in `folder`."""
-    file = folder / "session.key"
+    file = folder / name
     file.write_text(base64.b64encode(os.urandom(32)).decode())
     file.chmod(0o600)
     return {"sessions": {"keys": [{"file": str(file)}], "idle": "30m"}}

@@ -4,9 +4,9 @@ import json
 
 import httpx
 
+from .eras import LEGACY
 from .failure import Failed
 from .suite import expect_equal
-from .world import LEGACY
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 

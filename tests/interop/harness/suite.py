@@ -53,6 +53,24 @@ class Tally:
     async def run(self, case):
         """Run one case. What the processes logged meanwhile is shown beside a failure."""
         Process.mark_everyone()
+        if not await self.judge(case):
+            say(indent(Process.tails()))
+
+    async def run_lanes(self, lanes, at_once):
+        """Run many cases concurrently: those of one lane one after another, and of so many lanes `at_once`."""
+        free = asyncio.Semaphore(at_once)
+
+        async def run_lane(lane):
+            async with free:
+                for case in lane:
+                    await self.judge(case)
+
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(run_lane(lane))
+
+    async def judge(self, case):
+        """Run one case, count it and tell of it. Gives whether it passed."""
         started = time.monotonic()
         try:
             note = await asyncio.wait_for(case.check(), case.seconds)
@@ -60,12 +78,11 @@ class Tally:
             raise
         except Exception as problem:
             self.failed += 1
-            say(f"FAIL  {case.name} ({time.monotonic() - started:.2f} s)")
-            say(indent(reason(problem, case)))
-            say(indent(Process.tails()))
-        else:
-            self.passed += 1
-            say(f"ok    {case.name} ({time.monotonic() - started:.2f} s{'; ' + note if note else ''})")
+            say(f"FAIL  {case.name} ({time.monotonic() - started:.2f} s)\n{indent(reason(problem, case))}")
+            return False
+        self.passed += 1
+        say(f"ok    {case.name} ({time.monotonic() - started:.2f} s{'; ' + note if note else ''})")
+        return True
 
     def summary(self):
         """The last line of a run."""

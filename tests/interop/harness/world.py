@@ -7,10 +7,12 @@ import itertools
 from . import backends, certificates, clients
 from .backends import Backend
 from .clients import Client
+from .eras import LEGACY
 from .gateway import Gateway, session_keys
 
-LEGACY = "2025-11-25"
-MODERN = "2026-07-28"
+
+# All that a client can declare itself able to answer.
+EVERYTHING = ("elicitation", "sampling", "roots")
 
 
 class World:
@@ -24,10 +26,9 @@ class World:
         self.paths = paths
         self.binary = binary
         certificates.make(paths.tls)
-        kinds = clients.kinds(paths)
-        # Clients that cannot connect to what is tested, which one case each shows.
-        self.outsiders = [Client(kind, paths) for kind in kinds if kind.needs_modern and binary]
-        self.clients = {kind.name: Client(kind, paths) for kind in kinds if not (kind.needs_modern and binary)}
+        # The other clients are the matrix's business.
+        kinds = [kind for kind in clients.kinds(paths) if LEGACY in kind.eras]
+        self.clients = {kind.name: Client(kind, paths) for kind in kinds}
         self.backends = {kind.name: Backend(kind, paths) for kind in backends.kinds(paths)}
         if self.is_direct:
             self.twins = self.backends
@@ -61,7 +62,7 @@ class World:
         """Start everything; the gateway last, when its backends are there."""
         servers = dict.fromkeys([*self.backends.values(), *self.twins.values()])
         await asyncio.gather(*(server.start() for server in servers))
-        await asyncio.gather(*(client.start() for client in [*self.clients.values(), *self.outsiders]))
+        await asyncio.gather(*(client.start() for client in self.clients.values()))
         if not self.is_direct:
             await self.gateway.start(await self.public_names())
 
@@ -71,17 +72,26 @@ class World:
 
     async def public_names(self):
         """Every tool of every backend under its public name, in the order of the configuration."""
-        client = self.clients["py2-legacy"]
-        return [
-            backend.prefix + tool["name"]
-            for backend in self.backends.values()
-            for tool in await (await self.reference(client, backend)).list_tools()
-        ]
+        return [tool["name"] for tool in await self.public_tools(self.clients["py2-legacy"])]
+
+    async def public_tools(self, client):
+        """Every tool as the gateway must list it: only its name is another. Tools that can be called in no other way
+        than as a task are left out, because the gateway serves no tasks."""
+        tools = []
+        for backend in self.backends.values():
+            # Not every SDK shows `execution`, and not every one takes elicitation by URL, which one tool is shown for.
+            full = await (await self.reference(self.clients["py2-legacy"], backend)).list_tools()
+            own = {tool["name"]: tool for tool in await (await self.reference(client, backend)).list_tools()}
+            for tool in full:
+                if tool.get("execution", {}).get("taskSupport") != "required":
+                    tools.append({**own.get(tool["name"], {}), "name": backend.prefix + tool["name"]})
+        return tools
 
     async def reference(self, client, backend):
         """A session that shows what `backend` says when nothing is between: the same SDK with the twin, in the era
-        that the gateway speaks."""
-        return await self.direct(self.clients[client.kind.legacy], self.twins[backend.name])
+        that the gateway speaks, of a client that can be asked everything, which some servers show more tools to."""
+        client, twin = self.clients[client.kind.legacy], self.twins[backend.name]
+        return await self.session(client, twin.url, f"{twin.name}-reference", EVERYTHING)
 
     async def direct(self, client, backend):
         """The session of `client` straight with `backend`."""
@@ -91,11 +101,11 @@ class World:
         """The session of `client` with the gateway."""
         return await self.session(client, self.gateway.url, "gateway")
 
-    async def session(self, client, url, name):
+    async def session(self, client, url, name, offers=()):
         """A session that all tests share; opened when first wanted."""
         key = (client.name, name)
         if key not in self.sessions:
-            self.sessions[key] = await client.connect(url, name)
+            self.sessions[key] = await client.connect(url, name, offers)
         return self.sessions[key]
 
     async def connected(self):

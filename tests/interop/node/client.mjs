@@ -1,44 +1,58 @@
-// A client on npm `@modelcontextprotocol/client`. `client.mjs auto|legacy`; obeys the line protocol of `clients/lines.py`.
+// A client on npm `@modelcontextprotocol/client`. `client.mjs auto|legacy|2026-07-28`; obeys the line protocol of
+// `clients/lines.py`.
 
 import { createInterface } from 'node:readline';
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
 const TEN_MINUTES = 600_000;
-const mode = process.argv[2];
+const MODERN = '2026-07-28';
+const LOG_LEVEL = 'io.modelcontextprotocol/logLevel';
+const FRESH = { cacheMode: 'bypass' };
+const mode = process.argv[2] === MODERN ? { pin: MODERN } : process.argv[2];
 const sessions = new Map();
 const calls = new Map();
 
 const say = (message) => process.stdout.write(JSON.stringify(message) + '\n');
 
 const orders = {
-  async connect({ session, url }) {
-    const client = new Client({ name: 'interop-node', version: '1' }, { versionNegotiation: { mode } });
-    client.setNotificationHandler('notifications/tools/list_changed', () => say({ session, event: 'tools_changed' }));
-    const transport = new StreamableHTTPClientTransport(new URL(url));
-    await client.connect(transport);
-    sessions.set(session, { client, transport });
-    return { protocol: client.getNegotiatedProtocolVersion() };
+  async connect({ session, url, offers = [], answers = {} }) {
+    const capabilities = Object.fromEntries(offers.map((offer) => [offer, {}]));
+    const client = new Client({ name: 'interop-node', version: '1' }, { versionNegotiation: { mode }, capabilities });
+    const held = { client, answers, meta: undefined };
+    hear(session, client);
+    answer(session, held, offers);
+    held.transport = new StreamableHTTPClientTransport(new URL(url));
+    await client.connect(held.transport);
+    sessions.set(session, held);
+    const protocol = client.getNegotiatedProtocolVersion();
+    held.modern = protocol === MODERN;
+    return { protocol };
   },
 
   async list({ session }) {
-    const { client } = sessions.get(session);
-    const tools = [];
-    let cursor;
-    do {
-      const page = await client.listTools(cursor === undefined ? undefined : { cursor }, { cacheMode: 'bypass' });
-      tools.push(...page.tools);
-      cursor = page.nextCursor;
-    } while (cursor !== undefined);
-    return { tools };
+    return { tools: await everyPage(session, 'listTools', 'tools') };
+  },
+
+  async prompts({ session }) {
+    return { prompts: await everyPage(session, 'listPrompts', 'prompts') };
+  },
+
+  async resources({ session }) {
+    return { resources: await everyPage(session, 'listResources', 'resources') };
+  },
+
+  async templates({ session }) {
+    return { templates: await everyPage(session, 'listResourceTemplates', 'resourceTemplates') };
   },
 
   async call({ id, session, name, arguments: args, progress }) {
+    const { client, meta } = sessions.get(session);
     const abort = new AbortController();
     calls.set(id, abort);
     const options = { signal: abort.signal, timeout: TEN_MINUTES };
     if (progress) options.onprogress = ({ progress, total, message }) => say({ id, progress: { progress, total, message } });
     try {
-      return await sessions.get(session).client.callTool({ name, arguments: args }, options);
+      return await client.callTool({ name, arguments: args, ...(meta && { _meta: meta }) }, options);
     } finally {
       calls.delete(id);
     }
@@ -48,6 +62,39 @@ const orders = {
     calls.get(call).abort('cancelled by the harness');
   },
 
+  async get_prompt({ session, name, arguments: args }) {
+    return await sessions.get(session).client.getPrompt({ name, arguments: args });
+  },
+
+  async read({ session, uri }) {
+    return await sessions.get(session).client.readResource({ uri }, FRESH);
+  },
+
+  async subscribe({ session, uri }) {
+    const { client, modern } = sessions.get(session);
+    if (modern) await client.listen({ resourceSubscriptions: [uri] });
+    else await client.subscribeResource({ uri });
+  },
+
+  async watch({ session }) {
+    const { client, modern } = sessions.get(session);
+    if (modern) await client.listen({ toolsListChanged: true, promptsListChanged: true, resourcesListChanged: true });
+  },
+
+  async complete({ session, ref, argument }) {
+    return await sessions.get(session).client.complete({ ref, argument });
+  },
+
+  async set_level({ session, level }) {
+    const held = sessions.get(session);
+    if (held.modern) held.meta = { [LOG_LEVEL]: level };
+    else await held.client.setLoggingLevel(level);
+  },
+
+  async script({ session, answers }) {
+    sessions.get(session).answers = answers;
+  },
+
   async close({ session }) {
     const { client, transport } = sessions.get(session);
     sessions.delete(session);
@@ -55,6 +102,51 @@ const orders = {
     await client.close();
   },
 };
+
+// Passes on what the server tells without being asked.
+function hear(session, client) {
+  for (const list of ['tools', 'prompts', 'resources']) {
+    client.setNotificationHandler(`notifications/${list}/list_changed`, () => say({ session, event: `${list}_changed` }));
+  }
+  client.setNotificationHandler('notifications/resources/updated', ({ params }) =>
+    say({ session, event: 'updated', uri: params.uri }),
+  );
+  client.setNotificationHandler('notifications/message', ({ params }) =>
+    say({ session, event: 'log', level: params.level, data: params.data }),
+  );
+}
+
+// Answers the server's questions as the harness has scripted it.
+function answer(session, held, offers) {
+  const ask = (kind, question) => {
+    say({ session, event: 'asked', kind, question });
+    return held.answers[kind];
+  };
+  const handlers = {
+    elicitation: ['elicitation/create', ({ params }) => ask('elicitation', params.message)],
+    sampling: [
+      'sampling/createMessage',
+      ({ params }) => {
+        const { model, text } = ask('sampling', [params.messages[0].content].flat()[0].text);
+        return { model, role: 'assistant', content: { type: 'text', text } };
+      },
+    ],
+    roots: ['roots/list', () => ({ roots: ask('roots').map((uri) => ({ uri })) })],
+  };
+  for (const offer of offers) held.client.setRequestHandler(...handlers[offer]);
+}
+
+async function everyPage(session, method, items) {
+  const { client } = sessions.get(session);
+  const found = [];
+  let cursor;
+  do {
+    const page = await client[method](cursor === undefined ? undefined : { cursor }, FRESH);
+    found.push(...page[items]);
+    cursor = page.nextCursor;
+  } while (cursor !== undefined);
+  return found;
+}
 
 function describe(order, problem) {
   if (order.do === 'call' && String(problem).includes('cancelled by the harness')) {

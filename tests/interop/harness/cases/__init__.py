@@ -1,6 +1,6 @@
 """The tests, one file an idea. Each module has `cases(world)`."""
 
-from . import calling, cancelling, leaving, listing, load, metrics, outage, reloading, replicas, stopping
+from . import calling, cancelling, leaving, listing, load, matrix, metrics, outage, reloading, replicas, stopping
 
 # What can be asked of a backend without the gateway too; it shows that servers, clients and harness are right.
 DIRECT = [listing, calling, cancelling, leaving, load]

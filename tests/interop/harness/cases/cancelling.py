@@ -29,8 +29,11 @@ def cases(world):
 
 
 async def cancels(world, client, backend):
-    route = await world.route(client, backend)
-    tag, other_tag = world.tag(), world.tag()
+    await cancels_and_goes_on(await world.route(client, backend), backend, world.tag(), world.tag())
+
+
+async def cancels_and_goes_on(route, backend, tag, other_tag):
+    """Cancel the call that carries `tag`; the one that carries `other_tag` must be answered."""
     call = await begin_long(route, backend, tag, 30)
     other = await begin_long(route, backend, other_tag, 0.4)
     await route.session.cancel(call)

@@ -28,6 +28,7 @@ async def reloads(world, client):
     before = await names(session)
     denied = world.backends[CHANGED].prefix + DENIED
     expect(denied in before, f"{denied} is not there to begin with")
+    await session.ask("watch")
     forget(session.changes)
 
     async with Traffic(world, client) as traffic:

@@ -1,7 +1,8 @@
 //! The harness's orders, and what is said back: one JSON object a line.
+#![expect(deprecated, reason = "what the modern era has deprecated is what this suite is about")]
 
 use rmcp::ServiceError;
-use rmcp::model::JsonObject;
+use rmcp::model::{ArgumentInfo, JsonObject, LoggingLevel, Reference};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,14 +14,15 @@ pub struct Order {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "do", rename_all = "lowercase")]
+#[serde(tag = "do", rename_all = "snake_case")]
 pub enum Act {
     Connect {
         session: String,
         url: String,
-    },
-    List {
-        session: String,
+        #[serde(default)]
+        offers: Vec<String>,
+        #[serde(default)]
+        answers: JsonObject,
     },
     Call {
         session: String,
@@ -35,6 +37,29 @@ pub enum Act {
     Close {
         session: String,
     },
+    #[serde(untagged)]
+    Ask {
+        session: String,
+        #[serde(flatten)]
+        question: Question,
+    },
+}
+
+/// What a session is asked to do in one go.
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Question {
+    Complete { r#ref: Reference, argument: ArgumentInfo },
+    GetPrompt { name: String, arguments: JsonObject },
+    List,
+    Prompts,
+    Read { uri: String },
+    Resources,
+    Script { answers: JsonObject },
+    SetLevel { level: LoggingLevel },
+    Subscribe { uri: String },
+    Templates,
+    Watch,
 }
 
 /// A call that the harness had cancelled.

@@ -1,8 +1,9 @@
-//! An rmcp client that obeys the line protocol of `clients/lines.py`. `interop-rmcp-client auto|legacy`.
+//! An rmcp client that obeys the line protocol of `clients/lines.py`. `interop-rmcp-client auto|legacy|2026-07-28`.
 //!
 //! One thread: rmcp gives each notification a task of its own, and only a single thread keeps those in order.
 
 mod lines;
+mod peer;
 mod session;
 
 use std::collections::HashMap;
@@ -15,11 +16,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::lines::{Act, Order, failure, say};
+use crate::peer::Peer;
 use crate::session::{Mode, Session};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let mode: Mode = std::env::args().nth(1).context("give a mode: auto or legacy")?.parse()?;
+    let mode: Mode = std::env::args().nth(1).context("give a mode: auto, legacy or 2026-07-28")?.parse()?;
     let client = Arc::new(Client::new(mode)?);
     let mut orders = JoinSet::new();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -55,17 +57,23 @@ impl Client {
 
     async fn act(&self, id: u64, act: Act) -> Result<Value> {
         match act {
-            Act::Connect { session, url } => {
-                let opened = Session::open(session.clone(), &url, self.http.clone(), self.mode).await?;
+            Act::Ask { session, question } => self.session(&session)?.ask(question).await,
+            Act::Connect { session, url, offers, answers } => {
+                let peer = Peer::new(session.clone(), &offers, answers)?;
+                let opened = Session::open(peer, &url, self.http.clone(), self.mode).await?;
                 let protocol = opened.protocol();
                 self.sessions.lock().unwrap().insert(session, Arc::new(opened));
                 Ok(json!({ "protocol": protocol }))
             }
-            Act::List { session } => Ok(json!({ "tools": self.session(&session)?.list_tools().await? })),
             Act::Call { session, name, arguments, progress } => {
                 let (cancel, cancelled) = oneshot::channel();
                 self.calls.lock().unwrap().insert(id, cancel);
-                let result = self.session(&session)?.call(id, name, arguments, progress, cancelled).await;
+                let session = self.session(&session)?;
+                let result = if progress {
+                    session.call_with_progress(id, name, arguments, cancelled).await
+                } else {
+                    session.call(name, arguments, cancelled).await
+                };
                 self.calls.lock().unwrap().remove(&id);
                 result
             }

@@ -1,4 +1,4 @@
-// Command gosdk is a stateful server on github.com/modelcontextprotocol/go-sdk; with -extra it has so many tools that its list comes in pages.
+// Command gosdk is a server on github.com/modelcontextprotocol/go-sdk: stateful and legacy, or with -stateless of both eras. With -extra it has so many tools that its list comes in pages.
 package main
 
 import (
@@ -16,17 +16,26 @@ import (
 
 func main() {
 	port := flag.String("port", "", "port on 127.0.0.1")
+	name := flag.String("name", "gosdk", "what stands in every URI")
+	stateless := flag.Bool("stateless", false, "keep no sessions; this SDK needs that for the modern era")
 	extra := flag.Int("extra", 0, "how many tools to offer in place of the usual ones")
 	flag.Parse()
 
-	s := mcp.NewServer(&mcp.Implementation{Name: "interop-go-sdk", Version: "1"}, nil)
+	s := mcp.NewServer(&mcp.Implementation{Name: "interop-go-sdk", Version: "1"}, &mcp.ServerOptions{
+		CompletionHandler:  complete,
+		SubscribeHandler:   func(context.Context, *mcp.SubscribeRequest) error { return nil },
+		UnsubscribeHandler: func(context.Context, *mcp.UnsubscribeRequest) error { return nil },
+	})
 	if *extra > 0 {
 		addManyTools(s, *extra)
 	} else {
 		addTools(s)
+		addFeatures(s, *name)
+		addQuestions(s)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/mcp", mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s }, nil))
+	mux.Handle("/mcp", mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s },
+		&mcp.StreamableHTTPOptions{Stateless: *stateless, PropagateRequestCancellation: true}))
 	watch.Serve(*port, mux)
 }
 

@@ -17,11 +17,20 @@ import (
 
 func main() {
 	port := flag.String("port", "", "port on 127.0.0.1")
+	name := flag.String("name", "mcpgo", "what stands in every URI")
 	mode := flag.String("mode", "default", "stateless, default or stateful")
 	flag.Parse()
 
-	s := server.NewMCPServer("interop-mcp-go", "1", server.WithToolCapabilities(true))
+	watchers := newWatchers()
+	s := server.NewMCPServer("interop-mcp-go", "1",
+		server.WithToolCapabilities(true), server.WithPromptCapabilities(true), server.WithResourceCapabilities(true, true),
+		server.WithLogging(), server.WithElicitation(), server.WithRoots(), server.WithCompletions(),
+		server.WithPromptCompletionProvider(people{}), server.WithResourceCompletionProvider(items{}),
+		server.WithHooks(watchers.hooks()))
+	s.EnableSampling()
 	addTools(s)
+	addFeatures(s, *name, watchers)
+	addQuestions(s)
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", server.NewStreamableHTTPServer(s, sessions(*mode)...))
 	watch.Serve(*port, mux)
