@@ -100,7 +100,12 @@ impl<'a> Exchange<'a> {
 /// Handles a request whose body was read.
 pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: Bytes) -> Reply {
     if let Err(error) = era::of_verb(&request.verb, &request.headers) {
-        return refuse(gateway, &request, &error, None);
+        // Whatever is wrong with its headers, a request is answered under its id.
+        let id = match jsonrpc::parse(&body) {
+            Ok(Message::Request(request)) => Some(request.id.owned()),
+            Ok(_) | Err(_) => None,
+        };
+        return refuse(gateway, &request, &error, id.as_ref());
     }
     match request.verb {
         HttpMethod::GET => listen(gateway, snapshot, &request).await,
@@ -114,6 +119,7 @@ pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, req
 pub(crate) fn refuse(gateway: &Gateway, request: &Request, error: &Error, id: Option<&OwnedId>) -> Reply {
     let mut record = Record::new(gateway.methods.other(), request.client, &request.request_id, request.started);
     record.failed(error);
+    error.cap().into_iter().for_each(|cap| gateway.metrics.cap_reached(cap));
     let mut reply = Reply::error(error, id);
     reply.record = Some(record);
     reply
@@ -128,7 +134,10 @@ fn session_of(gateway: &Gateway, request: &Request) -> Result<Arc<Session>, Erro
 async fn listen(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request) -> Reply {
     let opened = async {
         let session = session_of(gateway, request)?;
-        let last = request.headers.last_event_id.as_ref().and_then(|id| id.to_str().ok()).and_then(EventId::read);
+        let last = match &request.headers.last_event_id {
+            Some(id) => Some(id.to_str().ok().and_then(EventId::read).ok_or_else(route::gone)?),
+            None => None,
+        };
         let is_call = last.as_ref().is_some_and(|last| last.stream == EventId::CALL);
         let guard = session.stream(is_call).ok_or(Error::TooManyStreams { max: MAX_STREAMS })?;
         match last {
@@ -215,6 +224,7 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
     };
     let (mut reply, kind) = answered.unwrap_or_else(|error| {
         record.failed(&error);
+        error.cap().into_iter().for_each(|cap| gateway.metrics.cap_reached(cap));
         let mut reply = Reply::error(&error, id.map(Id::owned).as_ref());
         if record.era == EraLabel::Modern {
             reply.modernize(&error);

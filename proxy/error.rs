@@ -11,6 +11,7 @@ use serde_json::json;
 use toolgate_config::BackendName;
 
 use crate::jsonrpc::{ErrorObject, OwnedId};
+use crate::metrics::Cap;
 
 /// Which part of an exchange with a backend took too long.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -97,6 +98,8 @@ pub(crate) enum Error {
     SessionUnknown,
     #[error("the gateway holds as many sessions as `sessions.max` allows ({max})")]
     SessionsFull { max: u32 },
+    #[error("backend `{backend}` broke the protocol: {what} is longer than {max} bytes")]
+    TooLong { backend: BackendName, what: &'static str, max: usize },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
     #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
@@ -191,6 +194,8 @@ pub(crate) const HEADER_MISMATCH: i64 = -32020;
 pub(crate) const RESOURCE_NOT_FOUND: i64 = -32002;
 /// `-32021`, MissingRequiredClientCapability (2026-07-28).
 pub(crate) const MISSING_CAPABILITY: i64 = -32021;
+/// `-32042`, URL elicitation required (2025-11-25 only).
+pub(crate) const URL_ELICITATION_REQUIRED: i64 = -32042;
 /// `-32022`, UnsupportedProtocolVersion (2026-07-28).
 pub(crate) const UNSUPPORTED_VERSION: i64 = -32022;
 /// `-32600`, Invalid Request (JSON-RPC 2.0).
@@ -212,7 +217,8 @@ impl Error {
             | Self::BackendCredentials { .. }
             | Self::BackendProtocol { .. }
             | Self::BackendStatus { .. }
-            | Self::BackendUnread { .. } => Kind::UpstreamError,
+            | Self::BackendUnread { .. }
+            | Self::TooLong { .. } => Kind::UpstreamError,
             Self::BackendTimeout { .. } => Kind::Timeout,
             Self::BodyTimeout { .. }
             | Self::BodyTooLarge { .. }
@@ -254,6 +260,16 @@ impl Error {
         }
     }
 
+    /// The cap that it is the refusal of, if of one.
+    pub(crate) fn cap(&self) -> Option<Cap> {
+        let caps = [
+            (matches!(self, Self::SessionsFull { .. }), Cap::Sessions),
+            (matches!(self, Self::TooManyStreams { .. }), Cap::Streams),
+            (matches!(self, Self::TooManySubscriptions { .. }), Cap::Subscriptions),
+        ];
+        caps.into_iter().find(|(is_it, _)| *is_it).map(|(_, cap)| cap)
+    }
+
     /// The HTTP status. What a handler of a well-formed legacy request says stays in-band, on 200: several SDKs drop the
     /// body of anything else, and one tears its whole session down.
     pub(crate) fn status(&self) -> StatusCode {
@@ -272,6 +288,7 @@ impl Error {
             | Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
+            | Self::TooLong { .. }
             | Self::TooManySubscriptions { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -314,7 +331,8 @@ impl Error {
             }
             Self::BackendClosed { backend }
             | Self::BackendProtocol { backend, .. }
-            | Self::BackendUnread { backend } => {
+            | Self::BackendUnread { backend }
+            | Self::TooLong { backend, .. } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendCredentials { backend, status } | Self::BackendStatus { backend, status } => {

@@ -198,6 +198,9 @@ impl Gateway {
         metrics.catalog_incomplete.set(incomplete);
         metrics.catalog_collisions.set(to_gauge(collisions));
         metrics.sessions.set(to_gauge(self.sessions.held()));
+        let counts = &self.sessions.counts;
+        metrics.questions.set(to_gauge(counts.questions.load(Ordering::Relaxed)));
+        metrics.subscriptions.set(to_gauge(counts.subscriptions.load(Ordering::Relaxed)));
         for backend in &snapshot.backends {
             let (name, state) = (backend.name().as_str(), backend.health.state());
             for known in State::ALL {

@@ -57,6 +57,9 @@ pub(crate) struct Metrics {
     pub(crate) catalog_refreshes: IntCounterVec,
     pub(crate) catalog_revision: IntGauge,
     pub(crate) parked: ParkedMetrics,
+    pub(crate) questions: IntGauge,
+    pub(crate) subscriptions: IntGauge,
+    caps: IntCounterVec,
     limit_refusals: IntCounterVec,
     pub(crate) limit_keys: IntGaugeVec,
     pub(crate) reloads: IntCounterVec,
@@ -234,6 +237,9 @@ impl Metrics {
             ),
             catalog_revision: make.gauge("toolgate_catalog_revision", "Counts changes of the merged tool list"),
             parked,
+            questions: make.gauge("toolgate_questions", "Questions of backends that clients have yet to answer"),
+            subscriptions: make.gauge("toolgate_subscriptions", "Resources that sessions are subscribed to"),
+            caps: make.counters("toolgate_caps_reached_total", "Refusals because of a cap", &["cap"]),
             limit_refusals: make.counters(
                 "toolgate_limit_refusals_total",
                 "Calls refused by a limit",
@@ -328,9 +334,48 @@ impl Metrics {
         });
     }
 
+    /// Counts a refusal because of a cap.
+    pub(crate) fn cap_reached(&self, cap: Cap) {
+        self.caps.with_label_values(&[cap.as_str()]).inc();
+    }
+
     /// Counts a refusal.
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
+    }
+}
+
+/// What there is only so much of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cap {
+    /// Bytes of one message that is made over for another era.
+    Answer,
+    /// Bytes of one event that is held back to be looked at.
+    Event,
+    /// Calls that wait for their client's input.
+    Parked,
+    /// Questions that one client has yet to answer.
+    Questions,
+    /// Client sessions that something is held for.
+    Sessions,
+    /// Event streams of one session.
+    Streams,
+    /// Resources of one session or stream.
+    Subscriptions,
+}
+
+impl Cap {
+    /// The label value.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Event => "event",
+            Self::Parked => "parked",
+            Self::Questions => "questions",
+            Self::Sessions => "sessions",
+            Self::Streams => "streams",
+            Self::Subscriptions => "subscriptions",
+        }
     }
 }
 

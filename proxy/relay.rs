@@ -16,6 +16,7 @@ use crate::catalog;
 use crate::error::{Error, Kind};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::limit::Permit;
+use crate::metrics::Cap;
 use crate::reply::Next;
 use crate::scan::{Outcome, Scan};
 use crate::session::{CallGuard, StreamGuard};
@@ -23,10 +24,13 @@ use crate::session::{CallGuard, StreamGuard};
 /// The longest event that is held back because it may be a question or a notification.
 const MAX_HELD_EVENT: usize = 4 * 1024 * 1024;
 
+/// White space before JSON that is waited through.
+const MAX_SPACE: usize = 64 * 1024;
+
 /// What a call holds on to until its stream has ended.
 pub(crate) struct Holds {
     pub(crate) _permit: Option<Permit>,
-    pub(crate) _slot: Slot,
+    pub(crate) _slot: Option<Slot>,
     /// Of a legacy client, who may cancel it by a message.
     pub(crate) call: Option<CallGuard>,
 }
@@ -133,14 +137,19 @@ impl Relay {
         if self.is_event_stream() {
             return Ok(());
         }
-        let broken =
-            |what: &'static str| Error::BackendProtocol { backend: self.backend.name().clone(), what: what.into() };
-        let first = self.body.next().await?.ok_or_else(|| broken("its answer is empty"))?;
-        if first.trim_ascii_start().first() != Some(&b'{') {
-            return Err(broken("its answer is not a JSON-RPC response"));
+        let mut space = 0;
+        loop {
+            let chunk = self.body.next().await?.ok_or_else(|| self.broken("its answer is empty"))?;
+            let first = chunk.trim_ascii_start().first().copied();
+            space += chunk.len();
+            if first.is_some_and(|first| first != b'{') || (first.is_none() && space > MAX_SPACE) {
+                return Err(self.broken("its answer is not a JSON-RPC response"));
+            }
+            self.take(chunk);
+            if first.is_some() {
+                return Ok(());
+            }
         }
-        self.take(first);
-        Ok(())
     }
 
     pub(crate) fn is_event_stream(&self) -> bool {
@@ -231,7 +240,12 @@ impl Relay {
                 Ok(Piece::Pass(bytes)) => self.ready.push_back(bytes),
                 Ok(Piece::Response(outcome)) => self.outcome = self.outcome.or_else(|| Some(kind_of(outcome))),
                 Ok(Piece::Message { raw, data }) => self.take_message(raw, &data),
-                Err(_) => self.end = Some(Ended::Failed(self.broken("an event of its answer is too long"))),
+                Err(sse::TooLong { limit }) => {
+                    self.backend.cap_reached(Cap::Event);
+                    let backend = self.backend.name().clone();
+                    let error = Error::TooLong { backend, what: "an event of its answer", max: limit };
+                    self.end = Some(Ended::Failed(error));
+                }
             }
         }
     }
@@ -279,6 +293,9 @@ impl Relay {
             (None, Ended::Well, Form::Events { tagger, .. })
                 if self.id.is_none() || tagger.as_ref().is_some_and(Tagger::has_ids) =>
             {
+                if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
+                    call.polled();
+                }
                 Next::End(Kind::Ok)
             }
             (None, Ended::Well, Form::Events { .. }) => {
@@ -349,7 +366,7 @@ impl<'a> EventId<'a> {
     pub(crate) fn read(id: &'a str) -> Option<Self> {
         let (stream, rest) = id.split_once('/')?;
         let (backend, own) = rest.split_once('/')?;
-        Some(Self { stream, backend, own })
+        matches!(stream, Self::CALL | Self::NEWS).then_some(Self { stream, backend, own })
     }
 }
 

@@ -45,7 +45,8 @@ pub(crate) struct Target<'t> {
     pub(crate) timeout: Timeout,
     pub(crate) header_params: &'t [HeaderParam],
     pub(crate) permit: Option<Permit>,
-    pub(crate) slot: Slot,
+    /// None where the request takes up a call that has one.
+    pub(crate) slot: Option<Slot>,
 }
 
 impl<'t> Target<'t> {
@@ -53,7 +54,7 @@ impl<'t> Target<'t> {
     ///
     /// # Errors
     /// When the backend is down or has no room.
-    pub(crate) fn new(backend: &'t Arc<Backend>) -> Result<Self, Error> {
+    pub(crate) fn new(exchange: &Exchange<'_>, backend: &'t Arc<Backend>) -> Result<Self, Error> {
         Ok(Self {
             backend,
             edits: Vec::new(),
@@ -61,7 +62,7 @@ impl<'t> Target<'t> {
             timeout: backend.config.timeout,
             header_params: &[],
             permit: None,
-            slot: backend.admit(Instant::now())?,
+            slot: slot(exchange, backend)?,
         })
     }
 
@@ -69,6 +70,21 @@ impl<'t> Target<'t> {
     pub(crate) fn holds(self, call: Option<CallGuard>) -> Holds {
         Holds { _permit: self.permit, _slot: self.slot, call }
     }
+}
+
+/// Whether a request brings what a call was parked for: that one has its place and its permit still.
+pub(crate) fn takes_up(exchange: &Exchange<'_>, backend: &Backend) -> bool {
+    exchange.params.request_state.is_some()
+        && exchange.era() == Era::Modern
+        && backend.era_for(Era::Modern) == Some(Era::Legacy)
+}
+
+/// A place among the backend's requests under way, for a request that needs one.
+///
+/// # Errors
+/// When the backend is down or has no room.
+pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Option<Slot>, Error> {
+    if takes_up(exchange, backend) { Ok(None) } else { backend.admit(Instant::now()).map(Some) }
 }
 
 /// Sends a request and returns the reply that relays its answer.
@@ -211,16 +227,20 @@ fn refusal(exchange: &mut Exchange<'_>, status: http::StatusCode, body: Bytes) -
     reply
 }
 
+/// What a client is told that came back for a stream which there is no more of, or never was.
+pub(crate) fn gone() -> Error {
+    Error::Malformed {
+        code: INVALID_REQUEST,
+        reason: "`Last-Event-ID` is not of a stream that can be resumed; call again".into(),
+        id: None,
+    }
+}
+
 /// The rest of a backend's stream that a legacy client came back for (2025-11-25, Transports, Resumability).
 ///
 /// # Errors
 /// When it is not a stream that there could be more of.
 pub(crate) async fn resume(snapshot: &Snapshot, last: &EventId<'_>, guard: StreamGuard) -> Result<Source, Error> {
-    let gone = || Error::Malformed {
-        code: INVALID_REQUEST,
-        reason: "`Last-Event-ID` is not of a stream that can be resumed; call again".into(),
-        id: None,
-    };
     let backend = snapshot.backends.iter().find(|backend| backend.name().as_str() == last.backend).ok_or_else(gone)?;
     let leg = guard.session.leg_of(backend).ok_or_else(gone)?;
     let opened = leg.current().ok_or_else(gone)?;

@@ -8,6 +8,7 @@ mod capabilities;
 mod held;
 mod leg;
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -135,6 +136,15 @@ impl PoolKey {
     }
 }
 
+/// What all sessions hold together.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Questions that clients have yet to answer.
+    pub(crate) questions: AtomicUsize,
+    /// Resources that sessions are subscribed to.
+    pub(crate) subscriptions: AtomicUsize,
+}
+
 /// All sessions of this process.
 pub(crate) struct Sessions {
     sealer: ArcSwap<Sealer>,
@@ -144,6 +154,7 @@ pub(crate) struct Sessions {
     pool: DashMap<PoolKey, Vec<Arc<Session>>>,
     /// Ended by DELETE: id and expiry.
     ended: DashMap<u128, u64>,
+    pub(crate) counts: Arc<Counts>,
     random: SystemRandom,
 }
 
@@ -155,6 +166,7 @@ impl Sessions {
             live: DashMap::new(),
             pool: DashMap::new(),
             ended: DashMap::new(),
+            counts: Arc::default(),
             random: SystemRandom::new(),
         }
     }
@@ -224,7 +236,7 @@ impl Sessions {
             return Err(Error::SessionsFull { max });
         }
         let capabilities = ClientCapabilities::from_bits(token.a);
-        let session = Session::new(id, version, token.e, &token.c.json(), capabilities);
+        let session = Session::new(id, version, token.e, &token.c.json(), capabilities, &self.counts);
         Ok(Arc::clone(&self.live.entry(id).or_insert_with(|| Arc::new(session))))
     }
 
@@ -268,7 +280,7 @@ impl Sessions {
     pub(crate) fn private(&self, capabilities: ClientCapabilities) -> Arc<Session> {
         let info =
             ClientInfo { name: "toolgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), title: None };
-        Arc::new(Session::new(self.random_id(), Version::LATEST, u64::MAX, &info.json(), capabilities))
+        Arc::new(Session::new(self.random_id(), Version::LATEST, u64::MAX, &info.json(), capabilities, &self.counts))
     }
 
     fn random_id(&self) -> u128 {

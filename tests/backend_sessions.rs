@@ -122,6 +122,7 @@ async fn a_backend_of_an_unknown_version_is_named() {
     assert!(failure.as_str().unwrap().contains("protocol version"), "{failure}");
 }
 
+/// Complaint 2: The gateway never re-initializes a lost upstream session.
 #[tokio::test]
 async fn a_forgotten_backend_session_is_opened_again_and_the_call_comes_once_more() {
     for forgets in [Forgets::NotFound, Forgets::BadRequest] {
@@ -145,6 +146,7 @@ async fn a_forgotten_backend_session_is_opened_again_and_the_call_comes_once_mor
     }
 }
 
+/// Complaint 2: The gateway never re-initializes a lost upstream session.
 #[tokio::test]
 async fn calls_at_once_open_a_forgotten_session_again_only_once() {
     let backend = FakeBackend::with_tool("a", "echo").await;

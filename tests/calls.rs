@@ -91,6 +91,7 @@ async fn an_event_stream_comes_back_byte_for_byte_but_for_the_ids_of_its_events(
     assert_eq!(String::from_utf8(answer.body.to_vec()).unwrap(), text);
 }
 
+/// Complaint 14: SSE buffered or cut when idle; no keep-alive.
 #[tokio::test]
 async fn an_event_arrives_before_the_next_one_is_sent() {
     let backend = FakeBackend::with_held_tool("a", "echo").await;
@@ -167,6 +168,7 @@ async fn an_event_of_8_mb_passes_whole() {
     assert!(answer.body == text, "{} bytes instead of {}", answer.body.len(), text.len());
 }
 
+/// Complaint 22: Cancellation and progress not routed.
 #[tokio::test]
 async fn a_cancellation_goes_to_the_backend_that_runs_the_call_and_only_there() {
     let a = FakeBackend::with_held_tool("a", "slow").await;

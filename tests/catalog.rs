@@ -15,6 +15,7 @@ async fn incomplete(client: &Client) -> Value {
     client.list().await["_meta"]["toolgate/incompleteBackends"].clone()
 }
 
+/// Complaint 6: Pagination dropped.
 #[tokio::test]
 async fn all_pages_of_all_backends_are_listed_in_order() {
     let b = FakeBackend::named("b").tool("z").tool("y").tool("x").tool("w").tool("v").pages_of(2).start().await;
@@ -45,6 +46,7 @@ async fn the_list_is_the_same_bytes_until_something_changed() {
     assert_eq!(first.body, second.body);
 }
 
+/// Complaint 7: Fields lost by decode/re-encode.
 #[tokio::test]
 async fn a_definition_is_the_backends_own_but_for_the_name() {
     let odd = "{ \"inputSchema\" : {\"type\":\"object\",\"properties\":{\"n\":{\"maximum\":1.0e2,\"name\":\"x\"}}},\t\
@@ -89,6 +91,7 @@ async fn a_tool_without_a_description_can_be_given_one() {
     assert_eq!(list["tools"], json!([{ "name": "a__x", "description": "new", "inputSchema": { "type": "object" } }]));
 }
 
+/// Complaint 9: Name collisions, length and charset limits.
 #[tokio::test]
 async fn of_two_backends_with_one_name_the_first_has_it() {
     let first = FakeBackend::named("first").held("x").tool("y").start().await;
@@ -162,6 +165,7 @@ async fn there_is_one_page_and_no_cursor_for_another() {
     assert_eq!((answer.status, answer.code()), (200, -32602));
 }
 
+/// Complaint 4: Silent partial catalogs.
 #[tokio::test]
 async fn the_last_good_list_is_served_while_a_backend_is_away() {
     let a = FakeBackend::with_tool("a", "x").await;
@@ -180,6 +184,7 @@ async fn the_last_good_list_is_served_while_a_backend_is_away() {
     assert_eq!(client.tools().await, ["a__x", "a__new", "b__y"]);
 }
 
+/// Complaint 4: Silent partial catalogs.
 #[tokio::test]
 async fn the_tools_of_a_backend_go_once_it_was_away_too_long() {
     let a = FakeBackend::with_tool("a", "x").await;
@@ -212,6 +217,7 @@ async fn a_backend_that_comes_late_is_listed_then() {
     eventually(async || client.tools().await == ["a__x", "b__y"]).await;
 }
 
+/// Complaint 3: One bad backend breaks or empties everything.
 #[tokio::test]
 async fn sick_backends_neither_delay_nor_empty_the_list_of_others() {
     let (url, _port) = FakeBackend::dead();

@@ -282,6 +282,7 @@ async fn whatever_is_no_answer_is_an_error_that_names_the_backend() {
     proxy.until_metric("toolgate_upstream_inflight{backend=\"a\"}", 0.0).await;
 }
 
+/// Complaint 3: One bad backend breaks or empties everything.
 #[tokio::test]
 async fn a_sick_backend_does_not_slow_its_neighbour() {
     let (sick, well) =

@@ -157,6 +157,7 @@ async fn a_session_is_over_after_its_lifetime() {
     eventually(async || client.post(PING).await.status == 404).await;
 }
 
+/// Complaint 1: A restart kills every session; clients hang or need a manual reconnect.
 #[tokio::test]
 async fn another_gateway_with_the_same_key_serves_a_session() {
     let backend = FakeBackend::with_tool("a", "echo").await;

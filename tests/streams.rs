@@ -21,6 +21,7 @@ async fn heard() -> (FakeBackend, TestProxy) {
     (backend, proxy)
 }
 
+/// Complaint 5: `tools/list_changed` not propagated / stale catalogs.
 #[tokio::test]
 async fn a_change_is_told_once_after_the_list_has_changed() {
     let (backend, proxy) = heard().await;
@@ -177,6 +178,7 @@ async fn questions_on_a_backends_stream_are_answered() {
     assert_eq!((&answers[2]["id"], &answers[2]["error"]["code"]), (&json!(3), &json!(-32601)));
 }
 
+/// Complaint 14: SSE buffered or cut when idle; no keep-alive.
 #[tokio::test]
 async fn idle_streams_are_kept_open_with_comments() {
     let backend = FakeBackend::with_held_tool("a", "x").await;

@@ -194,7 +194,8 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
         hello.capabilities,
         hello.client_info
     );
-    let id = OwnedId::integer(0);
+    // Not one that the client may use in this session: some count from 0, and an id comes once.
+    let id = OwnedId::integer(next_id());
     let body = jsonrpc::request_body(id.raw(), "initialize", Some(&params));
     let request =
         Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout: backend.config.timeout, repeatable: true };

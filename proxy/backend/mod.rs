@@ -29,7 +29,7 @@ use crate::catalog::listing::Listing;
 use crate::era::{Era, Version};
 use crate::error::{Error, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
-use crate::metrics::{BackendMetrics, Metrics};
+use crate::metrics::{BackendMetrics, Cap, Metrics};
 use crate::tls::TlsError;
 
 /// Why a backend could not be made.
@@ -282,6 +282,11 @@ impl Backend {
         {
             self.spoken.store(Some(Arc::new(spoken.doubted())));
         }
+    }
+
+    /// Counts a refusal of something of it because of a cap.
+    pub(crate) fn cap_reached(&self, cap: Cap) {
+        self.shared.cap_reached(cap);
     }
 
     /// Its replicas, where there are several.

@@ -12,6 +12,7 @@ use crate::backend::client::Opened;
 use crate::backend::sse::Events;
 use crate::backend::{Backend, Body, Incoming, Outgoing};
 use crate::error::Error;
+use crate::metrics::Cap;
 
 /// How long a backend is left alone that ended its stream to be asked for the rest, when it does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -111,7 +112,12 @@ impl Answer {
                 whole.len() <= self.cap
             }
         };
-        if taken { Ok(()) } else { Err(broken(&self.backend, "its answer is longer than `bridge.max_answer`")) }
+        if taken {
+            return Ok(());
+        }
+        self.backend.cap_reached(Cap::Answer);
+        let backend = self.backend.name().clone();
+        Err(Error::TooLong { backend, what: "a message of its answer", max: self.cap })
     }
 
     /// The backend's side of the connection is over.

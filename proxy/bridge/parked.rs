@@ -25,6 +25,9 @@ use crate::session::Sessions;
 /// What a token is for; keeps it apart from anything else sealed with the same keys.
 const PURPOSE: &[u8] = b"toolgate parked call v1";
 
+/// URLs that a backend may want visited before one call.
+const MAX_URLS: usize = 16;
+
 /// All that wait.
 pub(crate) struct Parked {
     /// Each in a lock that nobody waits for: what a call holds cannot be shared otherwise.
@@ -64,14 +67,14 @@ struct State {
 
 /// What a backend asks.
 pub(crate) struct Question {
-    /// The backend's id for it.
-    id: OwnedId,
-    /// `{"method":…,"params":…}`.
-    request: Box<str>,
+    /// The backend's id for it; none where it has refused the call until the client has done something.
+    id: Option<OwnedId>,
+    /// `inputRequests`.
+    requests: Box<str>,
 }
 
 /// A call that could not be parked, and what its backend is told.
-pub(crate) type Refused = Box<(Box<Call>, Bytes)>;
+pub(crate) type Refused = Box<(Box<Call>, Option<Bytes>)>;
 
 impl Question {
     /// The key of the one question that is asked at a time.
@@ -82,11 +85,30 @@ impl Question {
         let method = json_string(&request.method);
         let mut members = vec![("method", &*method)];
         members.extend(jsonrpc::member(text, "params").map(|params| ("params", params)));
-        Self { id: request.id.owned(), request: jsonrpc::object(members).into() }
+        let (id, asked) = (request.id.owned(), jsonrpc::object(members));
+        Self { id: Some(id), requests: jsonrpc::object([(Self::KEY, &*asked)]).into() }
     }
 
-    pub(crate) fn id(&self) -> &OwnedId {
-        &self.id
+    /// What a backend wants done before the call is sent again, if that is what its error says (`-32042`, 2025-11-25 only).
+    pub(crate) fn urls(error: &str) -> Option<Self> {
+        let wanted: Vec<&RawValue> =
+            serde_json::from_str(jsonrpc::member(jsonrpc::member(error, "data")?, "elicitations")?).ok()?;
+        let requests: Vec<(String, String)> = wanted
+            .iter()
+            .take(MAX_URLS)
+            .enumerate()
+            .filter(|(_, params)| jsonrpc::member(params.get(), "url").is_some())
+            .map(|(index, params)| {
+                let method = ("method", "\"elicitation/create\"");
+                (format!("{}-{index}", Self::KEY), jsonrpc::object([method, ("params", params.get())]))
+            })
+            .collect();
+        let requests = requests.iter().map(|(key, request)| (&**key, &**request));
+        (!wanted.is_empty()).then(|| Self { id: None, requests: jsonrpc::object(requests).into() })
+    }
+
+    pub(crate) fn id(&self) -> Option<&OwnedId> {
+        self.id.as_ref()
     }
 
     pub(crate) fn key(&self) -> &'static str {
@@ -142,15 +164,15 @@ impl Parked {
                 message: "the gateway has too many calls waiting for input (`bridge.parked`)".into(),
                 data: None,
             };
-            return Err(Box::new((call, jsonrpc::error_body(Some(question.id.raw()), &error))));
+            let told = question.id.as_ref().map(|id| jsonrpc::error_body(Some(id.raw()), &error));
+            return Err(Box::new((call, told)));
         }
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let state = State { n: self.instance, k: key, p: binding.principal.to_string(), d: binding.digest.clone() };
         let state = sessions.seal(PURPOSE, &serde_json::to_vec(&state).unwrap_or_default());
         let result = format!(
-            "{{\"resultType\":\"input_required\",\"inputRequests\":{{\"{}\":{}}},\"requestState\":{},\"_meta\":{{{SERVER_INFO}}}}}",
-            Question::KEY,
-            question.request,
+            "{{\"resultType\":\"input_required\",\"inputRequests\":{},\"requestState\":{},\"_meta\":{{{SERVER_INFO}}}}}",
+            question.requests,
             json_string(&state),
         );
         let (calls, metrics) = (Arc::clone(&self.calls), self.metrics.clone());

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::backend::client::{self, Judged, Opened};
 use crate::backend::sse;
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
+use crate::metrics::Cap;
 use crate::session::{Asker, Leg, Session};
 
 /// Questions of one stream that are being answered here at once.
@@ -48,6 +49,7 @@ impl Asked {
                 };
                 let (id, put_off) = self.session.ask(asker);
                 if let Some(Asker::Backend { leg, opened, id }) = put_off {
+                    leg.backend.cap_reached(Cap::Questions);
                     let body = jsonrpc::error_body(Some(id.raw()), &too_many());
                     self.answer(leg, opened, body)?;
                 }
@@ -98,6 +100,13 @@ impl Asked {
             answering.fetch_sub(1, Ordering::Relaxed);
         });
         Ok(())
+    }
+}
+
+/// Tells a backend of another call that its question was put off.
+pub(crate) fn put_off(asker: Option<Asker>) {
+    if let Some(Asker::Backend { leg, opened, id }) = asker {
+        pass_answer(leg, opened, jsonrpc::error_body(Some(id.raw()), &too_many()));
     }
 }
 

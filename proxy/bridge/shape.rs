@@ -1,5 +1,7 @@
 //! Answers of one era in the shape of the other.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -17,6 +19,9 @@ pub(crate) const SERVER_INFO: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\"}"
 );
+
+/// The key of it.
+const SERVER_INFO_KEY: &str = "io.modelcontextprotocol/serverInfo";
 
 /// Keys of results that only modern clients know.
 const MODERN_ONLY: [&str; 3] = ["resultType", "ttlMs", "cacheScope"];
@@ -65,7 +70,14 @@ fn modern_result(method: &str, result: &str) -> String {
         shaped.push_str(&format!(",\"_meta\":{{{SERVER_INFO}}}"));
     }
     for (key, value) in members.iter().filter(|(key, _)| !MODERN_ONLY.contains(&&**key)) {
-        shaped.push_str(&format!(",{}:{value}", json_string(key)));
+        shaped.push_str(&format!(",{}:", json_string(key)));
+        match value.strip_prefix('{').filter(|_| key == "_meta") {
+            Some(rest) if jsonrpc::member(value, SERVER_INFO_KEY).is_none() => {
+                let comma = if rest.trim_ascii_start() == "}" { "" } else { "," };
+                shaped.push_str(&format!("{{{SERVER_INFO}{comma}{rest}"));
+            }
+            _ => shaped.push_str(value),
+        }
     }
     shaped.push('}');
     shaped
@@ -92,7 +104,7 @@ pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> 
 /// text stands beside it (2026-07-28, Tools, structured content).
 fn legacy_result(result: &str) -> String {
     let Some(members) = jsonrpc::members(result) else { return result.to_owned() };
-    let stays = |(key, value): &(std::borrow::Cow<'_, str>, &str)| {
+    let stays = |(key, value): &(Cow<'_, str>, &str)| {
         !MODERN_ONLY.contains(&&**key) && (key != "structuredContent" || value.starts_with('{'))
     };
     let kept: Vec<_> = members.into_iter().filter(stays).collect();
@@ -112,6 +124,18 @@ fn without_protocol_meta(json: &str) -> String {
         ("_meta", Some(meta)) => Some(("_meta", meta)),
         (key, _) => Some((key, *value)),
     }))
+}
+
+/// The `params` of a question as a legacy client has to have them: an elicitation by URL has an id there.
+pub(crate) fn legacy_question<'a>(method: &str, params: &'a str, id: &OwnedId) -> Cow<'a, str> {
+    let lacks_id =
+        || jsonrpc::member(params, "mode") == Some("\"url\"") && jsonrpc::member(params, "elicitationId").is_none();
+    if method != "elicitation/create" || !lacks_id() {
+        return params.into();
+    }
+    let members = jsonrpc::members(params).unwrap_or_default();
+    let members = members.iter().map(|(key, value)| (&**key, *value));
+    jsonrpc::object(members.chain([("elicitationId", id.raw())])).into()
 }
 
 /// A notification without the id of the subscription that it came by.

@@ -6,11 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+use toolgate_config::Timeout;
 
 use super::answer::{Answer, broken};
 use super::envelope;
@@ -21,16 +24,19 @@ use crate::backend::{Backend, Incoming, sse};
 use crate::catalog;
 use crate::dispatch::{Client, Exchange, Modern};
 use crate::era::LOG_LEVELS;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
-use crate::jsonrpc::{self, Message, Notification, OwnedId};
+use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
+use crate::metrics::Cap;
 use crate::relay::Holds;
 use crate::reply::{Next, Reply, Source};
 use crate::route::{self, Target};
 use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Sessions, Way};
 
 /// How long the head of the session's own stream is waited for.
-const EAR_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
+const EAR_WITHIN: Duration = Duration::from_secs(1);
+/// The deadline of what has another one.
+const LONG: Duration = Duration::from_hours(24);
 
 /// A call on a legacy backend, alive until its answer has come.
 pub(crate) struct Call {
@@ -43,10 +49,25 @@ pub(crate) struct Call {
     capabilities: ClientCapabilities,
     /// The least severe level that the client wants to hear of, as an index of [`LOG_LEVELS`].
     log_level: Option<usize>,
-    answer: Answer,
+    /// The head of the answer, while it is waited for.
+    head: Option<Head>,
+    answer: Option<Answer>,
     /// The session's own stream, on which some backends ask. Only where the session is this call's alone.
     ear: Option<Answer>,
-    _holds: Holds,
+    cap: usize,
+    /// Let go when the call is over, or handed on where it is sent again.
+    holds: Holds,
+}
+
+/// A request that was sent and the head of its answer, which may be long in coming: some backends ask on the session's own
+/// stream before they answer at all.
+struct Head {
+    backend: Arc<Backend>,
+    coming: BoxFuture<'static, Result<(Arc<Opened>, Incoming), Error>>,
+    /// Whether that stream is heard meanwhile.
+    is_heard: bool,
+    within: Duration,
+    deadline: Instant,
 }
 
 /// A request that a legacy backend has, or is about to get, and has not answered.
@@ -57,6 +78,13 @@ struct Sent {
     id: OwnedId,
     session: Borrowed,
     is_answered: bool,
+}
+
+/// What was heard of an answer.
+enum Heard {
+    Answer(Option<Bytes>),
+    /// It comes in a new session.
+    Elsewhere(Arc<Opened>),
 }
 
 /// What happened next to a call.
@@ -76,6 +104,12 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         Some(state) => match resume(exchange, modern, &binding, state).await? {
             Resumed::Runs(call) => call,
             Resumed::AsksAgain(reply) => return Ok(*reply),
+            Resumed::StartsAgain(refused) => {
+                // It goes on with what the refused one was let through with.
+                let Holds { _permit: permit, _slot: slot, .. } = refused.holds;
+                let target = Target { permit, slot: slot.or(target.slot), ..target };
+                Box::new(start(exchange, modern, target).await?)
+            }
         },
         None => Box::new(start(exchange, modern, target).await?),
     };
@@ -100,6 +134,8 @@ enum Resumed {
     Runs(Box<Call>),
     /// The answers to what was asked are not all there.
     AsksAgain(Box<Reply>),
+    /// The backend had refused it until something was done.
+    StartsAgain(Box<Call>),
 }
 
 async fn resume(
@@ -114,6 +150,7 @@ async fn resume(
     let state = jsonrpc::text(state).ok_or_else(lapsed)?;
     let parked = &exchange.gateway.parked;
     let waiting = parked.take(&exchange.gateway.sessions, &state, binding).ok_or_else(lapsed)?;
+    let Some(asked) = waiting.question.id() else { return Ok(Resumed::StartsAgain(waiting.call)) };
     let answer = exchange.params.input_responses.and_then(|all| jsonrpc::member(all.get(), waiting.question.key()));
     let Some(answer) = answer.filter(|answer| answer.starts_with('{')) else {
         // Not what was asked for: asked again (2026-07-28, Multi Round-Trip Requests, error handling).
@@ -131,7 +168,10 @@ async fn resume(
     };
     let mut call = waiting.call;
     call.serves(exchange, modern);
-    let body = jsonrpc::result_body(waiting.question.id().raw(), answer);
+    if let Some(head) = &mut call.head {
+        head.deadline = Instant::now() + head.within;
+    }
+    let body = jsonrpc::result_body(asked.raw(), answer);
     client::notify(&call.backend, &call.sent.opened, body, Judged::No).await?;
     Ok(Resumed::Runs(call))
 }
@@ -151,26 +191,12 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
     let body = body(exchange, &target, &own_id)?;
     let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
     let opened = leg.open(&session, None).await?;
-    let mut sent = Sent { leg, opened, id: own_id, session, is_answered: false };
-    let mut is_last_try = false;
-    let (incoming, ear) = loop {
-        let ear = if sent.session.is_shared() { None } else { listen(&backend, &sent.opened, cap).await };
-        let mut request = sent.opened.post(body.clone(), target.timeout, false);
-        request.headers.extend(route::request_id(exchange));
-        let incoming = backend.send(request).await?;
-        match client::verdict(&backend, &sent.opened, incoming).await? {
-            Verdict::Answer(incoming) => break (incoming, ear),
-            // An error that came with a status of its own says the same without one.
-            Verdict::Refusal { body, .. } => break (Incoming::json(StatusCode::OK, body), ear),
-            Verdict::SessionLost if is_last_try => {
-                return Err(broken(&backend, "it forgets sessions as soon as they are opened"));
-            }
-            Verdict::SessionLost => sent.opened = sent.leg.open(&sent.session, Some(&sent.opened)).await?,
-        }
-        is_last_try = true;
-    };
+    let sent = Sent { leg, opened, id: own_id, session, is_answered: false };
+    let ear = if sent.session.is_shared() { None } else { listen(&backend, &sent.opened, cap).await };
+    let head = Head::new(&backend, &sent, body, (target.timeout, ear.is_some()), route::request_id(exchange));
     let mut call = Call {
-        answer: Answer::new(&backend, Some(Arc::clone(&sent.opened)), incoming, cap)?,
+        head: Some(head),
+        answer: None,
         sent,
         uri: None,
         method: exchange.method,
@@ -178,11 +204,59 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         capabilities: modern.capabilities,
         log_level: None,
         ear,
-        _holds: target.holds(Some(guard)),
+        cap,
+        holds: target.holds(Some(guard)),
         backend,
     };
     call.serves(exchange, modern);
     Ok(call)
+}
+
+impl Head {
+    /// Sends a request, and sends it again in a new session if the backend forgot the one it had: it did not run then.
+    fn new(
+        backend: &Arc<Backend>,
+        sent: &Sent,
+        body: Bytes,
+        (mut timeout, is_heard): (Timeout, bool),
+        request_id: Option<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        let within = timeout.first_byte;
+        if is_heard {
+            // The backend may ask first, and a client takes its time: `within` begins anew then.
+            timeout.first_byte = LONG;
+        }
+        let (backend, leg, session) = (Arc::clone(backend), Arc::clone(&sent.leg), Arc::clone(&sent.session));
+        let mut opened = Arc::clone(&sent.opened);
+        let of = Arc::clone(&backend);
+        let coming = Box::pin(async move {
+            for is_last_try in [false, true] {
+                let mut request = opened.post(body.clone(), timeout, false);
+                request.headers.extend(request_id.clone());
+                let incoming = backend.send(request).await?;
+                match client::verdict(&backend, &opened, incoming).await? {
+                    Verdict::Answer(incoming) => return Ok((opened, incoming)),
+                    // An error that came with a status of its own says the same without one.
+                    Verdict::Refusal { body, .. } => return Ok((opened, Incoming::json(StatusCode::OK, body))),
+                    Verdict::SessionLost if is_last_try => break,
+                    Verdict::SessionLost => opened = leg.open(&session, Some(&opened)).await?,
+                }
+            }
+            Err(broken(&backend, "it forgets sessions as soon as they are opened"))
+        });
+        Self { backend: of, coming, is_heard, within, deadline: Instant::now() + within }
+    }
+
+    /// Waits for it. Dropping the future loses nothing.
+    async fn next(&mut self) -> Result<(Arc<Opened>, Incoming), Error> {
+        if !self.is_heard {
+            return (&mut self.coming).await;
+        }
+        timeout_at(self.deadline, &mut self.coming).await.unwrap_or_else(|_| {
+            let (backend, after) = (self.backend.name().clone(), self.within);
+            Err(Error::BackendTimeout { backend, phase: Phase::FirstByte, after })
+        })
+    }
 }
 
 /// Opens the session's own stream, if the backend has one. Not waited for for long: most backends ask where they are asked.
@@ -203,7 +277,18 @@ fn body(exchange: &Exchange<'_>, target: &Target<'_>, own_id: &OwnedId) -> Resul
     if let Some(token) = exchange.params.meta.as_ref().and_then(|meta| meta.progress_token) {
         replace(token.get());
     }
-    Ok(envelope::undress(&route::spliced(exchange.body, edits)))
+    let body = envelope::undress(&route::spliced(exchange.body, edits));
+    Ok(without_input(&body).unwrap_or(body))
+}
+
+/// A request without what a client gave to have it taken up.
+fn without_input(body: &Bytes) -> Option<Bytes> {
+    let params = jsonrpc::layout(body)?.params?;
+    let cut = jsonrpc::cut(body, &params, |key| matches!(key, "inputResponses" | "requestState"))?;
+    (!cut.removed.is_empty()).then(|| {
+        let edits: Vec<_> = cut.removed.into_iter().map(|range| (range, &b""[..])).collect();
+        jsonrpc::splice(body, &edits)
+    })
 }
 
 impl Call {
@@ -216,24 +301,17 @@ impl Call {
         self.log_level = level.and_then(|level| LOG_LEVELS.iter().position(|known| *known == level));
     }
 
+    /// What the client is to do before the call is sent again, where its backend has refused it for that.
+    fn urls_wanted(&self, response: &Response<'_>) -> Option<Question> {
+        let is_refusal = response.error && client::error_code(response.value) == Some(URL_ELICITATION_REQUIRED);
+        let can = is_refusal && self.capabilities.can("elicitation/create", Some("url"));
+        can.then(|| Question::urls(response.value.get())).flatten()
+    }
+
     /// Waits for what happens next; `client` is the client's id for it. Dropping the future loses nothing.
     async fn step(&mut self, client: &OwnedId) -> Result<Step, Error> {
         loop {
-            let data = match &mut self.ear {
-                None => self.answer.next().await?,
-                Some(ear) => tokio::select! {
-                    biased;
-                    data = self.answer.next() => data?,
-                    heard = ear.next() => match heard {
-                        Ok(Some(data)) => Some(data),
-                        Ok(None) | Err(_) => {
-                            self.ear = None;
-                            continue;
-                        }
-                    },
-                },
-            };
-            let Some(data) = data else {
+            let Some(data) = self.hear().await? else {
                 return Err(broken(&self.backend, "it ended its answer before it was complete"));
             };
             match jsonrpc::parse(&data) {
@@ -241,6 +319,9 @@ impl Call {
                     if response.id == Some(self.sent.id.borrow()) || response.id.is_none() =>
                 {
                     self.sent.is_answered = true;
+                    if let Some(question) = self.urls_wanted(&response) {
+                        return Ok(Step::Asks(question));
+                    }
                     return Ok(Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)));
                 }
                 Ok(Message::Notification(notification)) => {
@@ -256,6 +337,46 @@ impl Call {
                     self.refuse(client::answer_to_question(&data));
                 }
                 Ok(Message::Response(_)) | Err(_) => {}
+            }
+        }
+    }
+
+    /// The next message of the answer or of the session's own stream; nothing at the answer's end. Dropping the future loses
+    /// nothing.
+    async fn hear(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let answering = async {
+                if let Some(head) = &mut self.head {
+                    let (opened, incoming) = head.next().await?;
+                    self.head = None;
+                    self.answer = Some(Answer::new(&self.backend, Some(Arc::clone(&opened)), incoming, self.cap)?);
+                    if !Arc::ptr_eq(&opened, &self.sent.opened) {
+                        return Ok(Heard::Elsewhere(opened));
+                    }
+                }
+                let Some(answer) = &mut self.answer else { return Err(broken(&self.backend, "it gave no answer")) };
+                answer.next().await.map(Heard::Answer)
+            };
+            let Some(ear) = &mut self.ear else {
+                match answering.await? {
+                    Heard::Answer(data) => return Ok(data),
+                    Heard::Elsewhere(opened) => self.sent.opened = opened,
+                }
+                continue;
+            };
+            tokio::select! {
+                biased;
+                heard = answering => match heard? {
+                    Heard::Answer(data) => return Ok(data),
+                    Heard::Elsewhere(opened) => {
+                        self.sent.opened = Arc::clone(&opened);
+                        self.ear = listen(&self.backend, &opened, self.cap).await;
+                    }
+                },
+                heard = ear.next() => match heard {
+                    Ok(Some(data)) => return Ok(Some(data)),
+                    Ok(None) | Err(_) => self.ear = None,
+                },
             }
         }
     }
@@ -315,7 +436,7 @@ impl Drop for Sent {
 /// A call's answer on its way to the client.
 pub(crate) struct ToLegacy {
     gateway: Arc<Gateway>,
-    ttl: std::time::Duration,
+    ttl: Duration,
     max_parked: u32,
     binding: Binding,
     /// The client's id for it.
@@ -361,7 +482,11 @@ impl ToLegacy {
                         }
                         Err(refused) => {
                             let (call, body) = *refused;
-                            call.refuse(Some(body));
+                            if body.is_none() {
+                                return Err(broken(&call.backend, "it wants its client to visit a URL first"));
+                            }
+                            call.backend.cap_reached(Cap::Parked);
+                            call.refuse(body);
                             self.call = Some(call);
                         }
                     }

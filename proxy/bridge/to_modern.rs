@@ -18,7 +18,7 @@ use toolgate_config::Timeout;
 use super::answer::{Answer, broken};
 use super::envelope::{self, Envelope};
 use super::shape::{self, Shaped};
-use super::{Verdict, params, verdict};
+use super::{Verdict, params, question, verdict};
 use crate::backend::client;
 use crate::backend::{Backend, Outgoing, sse};
 use crate::catalog;
@@ -281,8 +281,10 @@ impl Call {
                 return Err(broken(&self.backend, "it asks for input that its client did not offer"));
             }
             let (sender, answer) = oneshot::channel();
-            let (id, _) = self.session.ask(Asker::Bridge(sender));
-            self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params));
+            let (id, oldest) = self.session.ask(Asker::Bridge(sender));
+            question::put_off(oldest);
+            let params = params.map(|params| shape::legacy_question(&method, params, &id));
+            self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params.as_deref()));
             open.push_back(Open { key: key.into_owned(), is_elicitation: method == "elicitation/create", id, answer });
         }
         self.round = Some(Round {

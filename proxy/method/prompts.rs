@@ -19,7 +19,7 @@ pub(super) fn get<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Re
             catalog = route::look_again(exchange, |backend| name.starts_with(&*backend.config.prefix)).await;
         }
         let Some(prompt) = catalog.prompt(&name) else { return Err(unknown(&name)) };
-        let mut target = Target::new(&prompt.backend)?;
+        let mut target = Target::new(exchange, &prompt.backend)?;
         let given = exchange.params.name.ok_or_else(no_name)?;
         if given.get() != &*prompt.own_json {
             target
@@ -49,7 +49,7 @@ pub(super) fn complete<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Resu
             "ref/prompt" => {
                 let (raw, name) = text("name").ok_or_else(bad)?;
                 let prompt = catalog.prompt(&name).ok_or_else(|| unknown(&name))?;
-                let mut target = Target::new(&prompt.backend)?;
+                let mut target = Target::new(exchange, &prompt.backend)?;
                 if raw != &*prompt.own_json {
                     target
                         .edits
@@ -64,7 +64,7 @@ pub(super) fn complete<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Resu
                     what: format!("Unknown resource template: {}", uri.chars().take(MAX_QUOTED).collect::<String>())
                         .into(),
                 };
-                Target::new(owner.ok_or_else(unknown)?)?
+                Target::new(exchange, owner.ok_or_else(unknown)?)?
             }
             _ => return Err(bad()),
         };

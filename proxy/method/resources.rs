@@ -45,7 +45,7 @@ pub(super) fn read<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
 }
 
 async fn to(exchange: &mut Exchange<'_>, backend: &Arc<Backend>, uri: &str) -> Result<Reply, Error> {
-    let mut target = Target::new(backend)?;
+    let mut target = Target::new(exchange, backend)?;
     target.name = Some(Cow::Owned(uri.to_owned()));
     route::send(exchange, target).await
 }

@@ -1,7 +1,6 @@
 //! `tools/call`.
 
 use std::sync::PoisonError;
-use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -39,7 +38,7 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             params::check(&route.header_params, exchange.params.arguments, &exchange.request.headers.params)?;
         }
         // A backend that is down refuses before a limit is charged.
-        let slot = route.backend.admit(Instant::now())?;
+        let slot = route::slot(exchange, &route.backend)?;
         let permit = admitted(exchange, route)?;
         let given = exchange.params.name.ok_or_else(no_name)?;
         let mut target = Target {
@@ -68,10 +67,7 @@ fn admitted(exchange: &Exchange<'_>, route: &crate::catalog::Route) -> Result<Op
         Client::Legacy(session) => session.as_ref().map(|session| session.id()),
         Client::Modern(_) => None,
     };
-    let takes_up = exchange.params.request_state.is_some()
-        && exchange.era() == crate::era::Era::Modern
-        && route.backend.era_for(crate::era::Era::Modern) == Some(crate::era::Era::Legacy);
-    if takes_up {
+    if route::takes_up(exchange, &route.backend) {
         return Ok(None);
     }
     let caller = Caller { session, ip: exchange.request.client };

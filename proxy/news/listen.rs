@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::Lists;
 use super::upstream::Upstream;
@@ -86,6 +87,7 @@ pub(crate) struct Listen {
     upstream: Upstream,
     /// In which legacy backends are subscribed to for this stream alone.
     session: Arc<Session>,
+    changes: watch::Receiver<u64>,
 }
 
 impl Listen {
@@ -106,6 +108,7 @@ impl Listen {
             }
         }
         let listen = Self {
+            changes: session.changes.subscribe(),
             gateway: Arc::clone(exchange.gateway),
             acknowledgement: Some(message(
                 "notifications/subscriptions/acknowledged",
@@ -131,7 +134,6 @@ impl Listen {
             self.listen();
             return Next::Chunk(acknowledgement);
         }
-        let mut changes = self.session.changes.subscribe();
         loop {
             tokio::select! {
                 methods = self.lists.next() => {
@@ -141,7 +143,7 @@ impl Listen {
                         return Next::Chunk(events.concat().into());
                     }
                 }
-                _ = changes.changed() => self.listen(),
+                _ = self.changes.changed() => self.listen(),
                 heard = self.upstream.next() => {
                     if let Some(event) = self.updated(&heard.data) {
                         return Next::Chunk(event);

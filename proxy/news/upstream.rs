@@ -171,6 +171,7 @@ async fn hear_leg(
     let tag = EventId::tag(EventId::NEWS, leg.backend.name().as_str());
     let mut asked = Asked::new(&session, &leg, Arc::clone(&opened));
     let mut pause = Pause(RETRY.0);
+    let mut was_heard = false;
     loop {
         let started = Instant::now();
         let incoming = match last.clone() {
@@ -183,9 +184,15 @@ async fn hear_leg(
             continue;
         };
         if !incoming.status.is_success() || !incoming.is_event_stream() {
-            // No stream here (405 and the like), or no session any more.
-            return;
+            // No stream here (405 and the like), or no session any more: then a new one takes the listener's place.
+            let is_lost = was_heard && matches!(incoming.status.as_u16(), 400 | 404);
+            if !is_lost || leg.open(&session, Some(&opened)).await.is_ok() {
+                return;
+            }
+            pause.after(started).await;
+            continue;
         }
+        was_heard = true;
         let mut events = Events::new(MAX_EVENT);
         while let Ok(Some(chunk)) = incoming.body.next().await {
             let pushed = events.push(&chunk);

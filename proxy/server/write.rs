@@ -100,6 +100,7 @@ impl Writer<'_> {
         if let (Some(mut record), Some(kind)) = (reply.record, kind) {
             if let Some(error) = &failure {
                 record.failed(error);
+                error.cap().into_iter().for_each(|cap| self.gateway.metrics.cap_reached(cap));
             }
             record.end(kind);
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::{ClientCapabilities, Leg};
+use super::{ClientCapabilities, Counts, Leg};
 use crate::backend::Backend;
 use crate::backend::client::{Hello, Opened};
 use crate::catalog::Revisions;
@@ -18,6 +18,8 @@ use crate::jsonrpc::OwnedId;
 /// How long a call that its client left can still be cancelled: some clients close the connection and cancel at once, and
 /// either may arrive first.
 const LEFT_FOR: Duration = Duration::from_secs(10);
+/// The same for a call whose stream its backend broke off, to be asked for the rest.
+const POLLED_FOR: Duration = Duration::from_mins(10);
 /// Such calls that are remembered for one session.
 const MAX_LEFT: usize = 64;
 /// Event streams one session may have open at once.
@@ -42,6 +44,15 @@ pub(crate) struct Session {
     is_over: AtomicBool,
     over: Notify,
     held: Mutex<Held>,
+    counts: Arc<Counts>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.counts.questions.fetch_sub(held.questions.len(), Ordering::Relaxed);
+        self.counts.subscriptions.fetch_sub(held.subscriptions.len(), Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -59,7 +70,7 @@ struct Held {
     /// Calls under way, by the client's request id.
     calls: HashMap<OwnedId, Call>,
     /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.
-    left: VecDeque<(Instant, OwnedId, Way)>,
+    left: VecDeque<Left>,
     /// Event streams that the client has open for whatever comes, oldest first.
     streams: BTreeSet<u64>,
     /// Event streams that it came back for.
@@ -74,8 +85,10 @@ impl Session {
         expires: u64,
         client_info: &str,
         capabilities: ClientCapabilities,
+        counts: &Arc<Counts>,
     ) -> Self {
         Self {
+            counts: Arc::clone(counts),
             id,
             version,
             capabilities,
@@ -198,7 +211,9 @@ impl Session {
         if held.subscriptions.len() >= MAX_SUBSCRIPTIONS && !held.subscriptions.contains_key(uri) {
             return false;
         }
-        held.subscriptions.insert(uri.into(), backend.uid);
+        if held.subscriptions.insert(uri.into(), backend.uid).is_none() {
+            self.counts.subscriptions.fetch_add(1, Ordering::Relaxed);
+        }
         drop(held);
         self.changed();
         true
@@ -206,7 +221,9 @@ impl Session {
 
     /// Notes that it does not any more.
     pub(crate) fn unsubscribe(&self, uri: &str) {
-        self.held().subscriptions.remove(uri);
+        if self.held().subscriptions.remove(uri).is_some() {
+            self.counts.subscriptions.fetch_sub(1, Ordering::Relaxed);
+        }
         self.changed();
     }
 
@@ -225,6 +242,7 @@ impl Session {
         let id = OwnedId::string(&format!("tg-{:08x}-{}", process_salt(), held.next_ticket));
         let put_off = if held.questions.len() >= MAX_QUESTIONS { held.questions.pop_front() } else { None };
         held.questions.push_back((id.clone(), asker));
+        self.counts.questions.fetch_add(usize::from(put_off.is_none()), Ordering::Relaxed);
         (id, put_off.map(|(_, asker)| asker))
     }
 
@@ -232,6 +250,7 @@ impl Session {
     pub(crate) fn answered(&self, id: &OwnedId) -> Option<Asker> {
         let mut held = self.held();
         let index = held.questions.iter().position(|(question, _)| question == id)?;
+        self.counts.questions.fetch_sub(1, Ordering::Relaxed);
         held.questions.remove(index).map(|(_, asker)| asker)
     }
 
@@ -252,7 +271,7 @@ impl Session {
         let call = Call { ticket, way, is_cancelled: false, cancelled: Arc::default() };
         let cancelled = Arc::clone(&call.cancelled);
         held.calls.insert(id.clone(), call);
-        CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false }
+        CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false, is_polled: false }
     }
 
     /// Cancels a call, under way or left by its client a moment ago. Returns where the cancellation has to be passed on to.
@@ -272,9 +291,9 @@ impl Session {
             call.cancelled.notify_one();
             return None;
         }
-        let is_it = |(when, left, _): &(Instant, OwnedId, _)| left == id && when.elapsed() < LEFT_FOR;
-        let (_, _, way) = held.left.iter().position(is_it).and_then(|index| held.left.remove(index))?;
-        way.cancelled()
+        let is_it = |left: &Left| left.id == *id && left.until > Instant::now();
+        let left = held.left.iter().position(is_it).and_then(|index| held.left.remove(index))?;
+        left.way.cancelled()
     }
 
     /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many. One that the client
@@ -342,6 +361,13 @@ impl Way {
     }
 }
 
+/// A call that its client is not connected to any more, until when it is remembered.
+struct Left {
+    until: Instant,
+    id: OwnedId,
+    way: Way,
+}
+
 /// A call under way, as its session knows it.
 struct Call {
     ticket: u64,
@@ -359,12 +385,18 @@ pub(crate) struct CallGuard {
     ticket: u64,
     cancelled: Arc<Notify>,
     answered: bool,
+    is_polled: bool,
 }
 
 impl CallGuard {
     /// Notes that the answer is out.
     pub(crate) fn answered(&mut self) {
         self.answered = true;
+    }
+
+    /// Notes that the client will come back for the answer.
+    pub(crate) fn polled(&mut self) {
+        self.is_polled = true;
     }
 
     /// Completes when the call's connection is to be closed because it was cancelled.
@@ -383,11 +415,13 @@ impl Drop for CallGuard {
             && !self.answered
             && !call.is_cancelled
         {
-            while held.left.len() >= MAX_LEFT || held.left.front().is_some_and(|(when, ..)| when.elapsed() >= LEFT_FOR)
-            {
+            let now = Instant::now();
+            held.left.retain(|left| left.until > now);
+            if held.left.len() >= MAX_LEFT {
                 held.left.pop_front();
             }
-            held.left.push_back((Instant::now(), self.id.clone(), call.way));
+            let until = now + if self.is_polled { POLLED_FOR } else { LEFT_FOR };
+            held.left.push_back(Left { until, id: self.id.clone(), way: call.way });
         }
         drop(held);
         self.session.touch();

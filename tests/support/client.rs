@@ -169,7 +169,12 @@ impl Client {
 
     /// The same client in a session of its own.
     pub(crate) async fn started(&self, version: &str) -> Self {
-        let initialized = self.initialize(version).await;
+        self.started_with(version, json!({})).await
+    }
+
+    /// The same client in a session of its own, in which it declares these capabilities.
+    pub(crate) async fn started_with(&self, version: &str, capabilities: Value) -> Self {
+        let initialized = self.initialize_with(version, capabilities).await;
         let client = self.in_session_of(&initialized);
         let accepted = client.post(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
         assert_eq!(accepted.status, 202, "{accepted:?}");
@@ -177,12 +182,38 @@ impl Client {
     }
 
     pub(crate) async fn initialize(&self, version: &str) -> Answer {
+        self.initialize_with(version, json!({})).await
+    }
+
+    pub(crate) async fn initialize_with(&self, version: &str, capabilities: Value) -> Answer {
         let params = json!({
             "protocolVersion": version,
-            "capabilities": {},
+            "capabilities": capabilities,
             "clientInfo": { "name": NAME, "version": "1" },
         });
         self.ask("initialize", params).await
+    }
+
+    /// Answers what the client was asked under `id`.
+    pub(crate) async fn reply(&self, id: &Value, result: Value) {
+        self.respond(json!({ "jsonrpc": "2.0", "id": id, "result": result })).await;
+    }
+
+    /// Posts a response, which is always taken.
+    pub(crate) async fn respond(&self, response: Value) {
+        let accepted = self.post(response.to_string()).await;
+        assert_eq!((accepted.status, &*accepted.body), (202, &b""[..]));
+    }
+
+    /// Posts a notification, which is always taken.
+    pub(crate) async fn notify(&self, method: &str, params: Value) {
+        self.respond(json!({ "jsonrpc": "2.0", "method": method, "params": params })).await;
+    }
+
+    /// Asks for the rest of a stream.
+    pub(crate) async fn resume(&self, last: &str) -> Opened {
+        let with = self.with_header("last-event-id", last);
+        self.open(with.request(Method::GET, "")).await
     }
 
     fn next_id(&self) -> u64 {
@@ -296,6 +327,11 @@ impl Client {
     /// The result of `tools/list`.
     pub(crate) async fn list(&self) -> Value {
         self.ask("tools/list", json!({})).await.result()
+    }
+
+    /// The whole answer to `tools/list`, whatever it is.
+    pub(crate) async fn list_answer(&self) -> Answer {
+        self.ask("tools/list", json!({})).await
     }
 
     /// The names of all tools, in order.

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod modern_client;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 pub(crate) use self::backend::{Call, CallStream, FakeBackend, FakeModern, Mood, Server};
 pub(crate) use self::client::{Answer, Client};
+pub(crate) use self::modern_client::ModernClient;
 pub(crate) use self::process::Process;
 pub(crate) use self::proxy::{Setup, TestProxy};
 pub(crate) use self::raw::Raw;

@@ -129,6 +129,21 @@ impl TestProxy {
         self.stranger().started(version).await
     }
 
+    /// A client in a session of the newest legacy version that can be asked everything.
+    pub(crate) async fn asked_client(&self) -> Client {
+        let all = serde_json::json!({
+            "roots": { "listChanged": true }, "sampling": {}, "elicitation": { "form": {}, "url": {} },
+        });
+        self.stranger().started_with(VERSION, all).await
+    }
+
+    /// Waits until so many tools of a backend are listed.
+    #[track_caller]
+    pub(crate) fn until_tools(&self, backend: &impl Server, tools: usize) -> impl Future<Output = ()> {
+        let series = format!("toolgate_catalog_tools{{backend=\"{}\"}}", backend.name());
+        eventually(async move || self.metric(&series).await == Some(tools as f64))
+    }
+
     /// A page of the operator.
     pub(crate) async fn page(&self, path: &str) -> Answer {
         page(self.admin_address(), Method::GET, path).await

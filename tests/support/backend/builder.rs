@@ -38,6 +38,8 @@ impl Builder {
             forgets: Forgets::NotFound,
             logging: false,
             streams: false,
+            resumable: false,
+            held_methods: Vec::new(),
             sessionless: false,
             in_events: false,
             slow_lists: Duration::ZERO,
@@ -133,6 +135,18 @@ impl Builder {
     /// It has a GET stream.
     pub(crate) fn streams(mut self) -> Self {
         self.state.streams = true;
+        self
+    }
+
+    /// A client that comes back for the rest of a stream is answered by the test, as calls of held tools are.
+    pub(crate) fn resumable(mut self) -> Self {
+        self.state.resumable = true;
+        self
+    }
+
+    /// Requests of this method are answered by the test, as calls of held tools are.
+    pub(crate) fn holding(mut self, method: &str) -> Self {
+        self.state.held_methods.push(method.to_owned());
         self
     }
 

@@ -57,9 +57,14 @@ impl Call {
     }
 
     /// Answers with this result.
-    #[allow(dead_code, reason = "as in the modern fake")]
     pub(crate) fn result(self, result: &Value) {
         let body = response(&self.id(), result);
+        self.json(body);
+    }
+
+    /// Answers with this error.
+    pub(crate) fn error(self, error: &Value) {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, self.id());
         self.json(body);
     }
 
@@ -86,7 +91,7 @@ impl Call {
     fn begin(self, media_type: &str) -> CallStream {
         let (frames, taken) = mpsc::channel(1);
         let body = Frames { taken, _gone: Gone::new(&self.gone) };
-        let (id, result) = (self.id(), self.result.clone());
+        let (id, result) = (raw_id(&self.seen.body).unwrap_or_default(), self.result.clone());
         let _ = self.answer.send(reply(200, media_type, body.boxed_unsync()));
         CallStream { id, result, frames, gone: self.gone }
     }
@@ -174,7 +179,13 @@ pub(crate) fn spoken(tool: &str) -> Value {
 }
 
 pub(super) fn spoken_of(seen: &Seen) -> Value {
-    spoken(seen.json()["params"]["name"].as_str().unwrap_or(""))
+    spoken(value_of(&seen.body).unwrap_or_default()["params"]["name"].as_str().unwrap_or(""))
+}
+
+/// What a body says. There are numbers in the tests that `Value` has no room for; what they are, nobody here looks at.
+pub(super) fn value_of(body: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(body).ok()?;
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace("1e400", "1e300"))).ok()
 }
 
 pub(super) fn raw_id(body: &[u8]) -> Option<String> {

@@ -20,6 +20,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 pub(crate) use self::builder::Builder;
+use self::call::value_of;
 pub(crate) use self::call::{Call, CallStream, definition, event, response, spoken};
 pub(crate) use self::modern::FakeModern;
 use self::state::{Shared, Tool};
@@ -80,7 +81,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("a body of JSON")
+        value_of(&self.body).expect("a body of JSON")
     }
 
     /// Whether it was sent on behalf of a client, not for the gateway itself.
@@ -235,6 +236,27 @@ impl FakeBackend {
         }
     }
 
+    /// Sends these bytes on the GET streams of clients.
+    pub(crate) async fn say_to_clients(&self, bytes: &str) {
+        let state = || self.shared.state();
+        let is_clients = |session: &&state::Session| session.client != GATEWAY;
+        let streams: Vec<_> = state().sessions.values().filter(is_clients).filter_map(|s| s.stream.clone()).collect();
+        for stream in streams {
+            let _ = stream.send(bytes.to_owned().into()).await;
+        }
+    }
+
+    /// Sends a message on the GET streams of clients.
+    pub(crate) async fn tell_clients(&self, message: &Value) {
+        self.say_to_clients(&format!("data: {message}\n\n")).await;
+    }
+
+    /// How many GET streams of clients are open.
+    pub(crate) fn client_streams(&self) -> usize {
+        let open = |session: &&state::Session| session.client != GATEWAY && session.stream.is_some();
+        self.shared.state().sessions.values().filter(open).count()
+    }
+
     /// Says on its streams that its tools changed.
     pub(crate) async fn announce_change(&self) {
         self.announce(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })).await;
@@ -266,6 +288,11 @@ impl FakeBackend {
     /// Requests of this method that were sent on behalf of clients.
     pub(crate) fn by_clients(&self, method: &str) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.is_clients() && seen.method == method).collect()
+    }
+
+    /// Requests of this method, whoever they were sent for: modern clients share sessions of the gateway's own.
+    pub(crate) fn all(&self, method: &str) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.method == method).collect()
     }
 
     /// Requests of this method that the gateway sent for itself.

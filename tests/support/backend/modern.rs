@@ -19,8 +19,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
-use super::call::{Gone, raw_id};
-use super::server::{News, Reply, bare, page, refusal, reply, whole};
+use super::call::{Gone, raw_id, value_of};
+use super::server::{News, Reply, bare, fits, has, page, refusal, reply, whole};
 use super::state::Tool;
 use super::{Call, GATEWAY, Mood, Seen, Server, definition, event, response, spoken};
 use crate::support::within;
@@ -125,6 +125,11 @@ impl Builder {
     /// A tool, or what passes for one, listed in exactly these bytes. It answers at once.
     pub(crate) fn defined(self, name: &str, definition: &str) -> Self {
         self.add(name, definition.to_owned(), false)
+    }
+
+    /// A tool listed in exactly these bytes whose calls the test answers.
+    pub(crate) fn held_as(self, name: &str, definition: &str) -> Self {
+        self.add(name, definition.to_owned(), true)
     }
 
     fn add(mut self, name: &str, definition: String, held: bool) -> Self {
@@ -303,6 +308,13 @@ impl FakeModern {
         self.shared.state().tools.push(tool);
     }
 
+    /// Lists a tool in other bytes from now on.
+    pub(crate) fn redefine(&self, name: &str, definition: &str) {
+        let mut state = self.shared.state();
+        let tool = state.tools.iter_mut().find(|tool| tool.name == name).expect("a tool of this name");
+        definition.clone_into(&mut tool.definition);
+    }
+
     pub(crate) fn remove_tool(&self, name: &str) {
         self.shared.state().tools.retain(|tool| tool.name != name);
     }
@@ -453,7 +465,7 @@ impl Shared {
 
     /// Writes a request down and judges its head.
     fn note(&self, verb: Method, headers: HeaderMap, body: Bytes) -> Seen {
-        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = value_of(&body).unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         let info = match envelope(&message, "clientInfo") {
             info if info.is_object() => info,
@@ -476,7 +488,7 @@ impl Shared {
     }
 
     async fn answer(self: &Arc<Self>, seen: Seen) -> io::Result<Reply> {
-        let message: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+        let message = value_of(&seen.body).unwrap_or_default();
         let id = raw_id(&seen.body).unwrap_or_else(|| "null".to_owned());
         if seen.session.is_some() || (seen.verb == Method::POST && envelope(&message, "protocolVersion").is_null()) {
             return Ok(self.legacy(&seen, &id));
@@ -626,20 +638,8 @@ impl Shared {
 
 impl State {
     fn has_resource(&self, uri: &str) -> bool {
-        let fits = |definition: &String| {
-            let definition: Value = serde_json::from_str(definition).unwrap_or_default();
-            let template = definition["uriTemplate"].as_str().unwrap_or("");
-            !template.is_empty() && uri.starts_with(template.split('{').next().unwrap_or(""))
-        };
-        has(&self.resources, "uri", uri) || self.templates.iter().any(fits)
+        has(&self.resources, "uri", uri) || fits(&self.templates, uri)
     }
-}
-
-fn has(definitions: &[String], key: &str, wanted: &str) -> bool {
-    let is_it = |definition: &String| {
-        serde_json::from_str::<Value>(definition).is_ok_and(|definition| definition[key] == wanted)
-    };
-    definitions.iter().any(is_it)
 }
 
 fn discovered(state: &State) -> String {

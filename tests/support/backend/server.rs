@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::call::{Gone, raw_id, spoken_of};
+use super::call::{Gone, raw_id, spoken_of, value_of};
 use super::state::{Session, Shared};
 use super::{Call, Forgets, Mood, Seen, response, spoken};
 
@@ -133,7 +133,7 @@ impl Shared {
 
     /// Writes a request down and judges its head.
     fn note(&self, verb: Method, headers: HeaderMap, body: Bytes) -> Seen {
-        let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let message = value_of(&body).unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         let session = headers.get("mcp-session-id").map(|id| id.to_str().expect("an ASCII session id").to_owned());
         let mut state = self.state();
@@ -161,6 +161,9 @@ impl Shared {
     async fn answer(self: &Arc<Self>, seen: Seen) -> Result<Reply, Close> {
         match seen.verb {
             Method::POST => self.post(seen).await,
+            Method::GET if seen.headers.contains_key("last-event-id") && self.state().resumable => {
+                self.hold(seen).await
+            }
             Method::GET => Ok(self.get(&seen)),
             Method::DELETE => Ok(self.delete(&seen)),
             _ => {
@@ -205,6 +208,9 @@ impl Shared {
             return Ok(refusal);
         }
         let Some(id) = raw_id(&seen.body) else { return Ok(bare(StatusCode::ACCEPTED)) };
+        if self.state().held_methods.contains(&seen.method) {
+            return self.hold(seen).await;
+        }
         let result = match &*seen.method {
             "" => return Ok(bare(StatusCode::ACCEPTED)),
             "tools/call" => return self.call(seen, &id).await,
@@ -220,7 +226,15 @@ impl Shared {
                     None => return Ok(self.json_or_events(&refusal(&id, -32603))),
                 }
             }
-            "logging/setLevel" => "{}".to_owned(),
+            "prompts/get" | "resources/read" => match self.known(&seen) {
+                Ok(result) => result.to_string(),
+                Err(error) => {
+                    let error = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
+                    return Ok(self.json_or_events(&error));
+                }
+            },
+            "completion/complete" => json!({ "completion": { "values": ["completed"] } }).to_string(),
+            "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => "{}".to_owned(),
             _ => {
                 self.fault(format!("an unknown method: {seen:?}"));
                 "{}".to_owned()
@@ -237,7 +251,7 @@ impl Shared {
         if value("accept") != "application/json, text/event-stream" {
             self.fault(format!("a wrong Accept: {seen:?}"));
         }
-        if serde_json::from_slice::<Value>(&seen.body).is_err() {
+        if value_of(&seen.body).is_none() {
             self.fault(format!("a body that is not JSON: {seen:?}"));
         }
     }
@@ -358,6 +372,24 @@ impl Shared {
         Some(page(field, entries, state.page, &seen.json()))
     }
 
+    /// The result, or the error, of `prompts/get` and `resources/read`.
+    fn known(&self, seen: &Seen) -> Result<Value, Value> {
+        let (state, params) = (self.state(), seen.json()["params"].clone());
+        if seen.method == "prompts/get" {
+            let name = params["name"].as_str().unwrap_or("");
+            let content = json!({ "type": "text", "text": format!("prompt {name}") });
+            return match has(&state.prompts, "name", name) {
+                true => Ok(json!({ "messages": [{ "role": "user", "content": content }] })),
+                false => Err(json!({ "code": -32602, "message": "no" })),
+            };
+        }
+        let uri = params["uri"].as_str().unwrap_or("");
+        match has(&state.resources, "uri", uri) || fits(&state.templates, uri) {
+            true => Ok(json!({ "contents": [{ "uri": uri, "text": format!("read {uri}") }] })),
+            false => Err(json!({ "code": -32002, "message": "Resource not found", "data": { "uri": uri } })),
+        }
+    }
+
     async fn call(self: &Arc<Self>, seen: Seen, id: &str) -> Result<Reply, Close> {
         let name = seen.json()["params"]["name"].as_str().unwrap_or("").to_owned();
         let held = self.state().tools.iter().find(|tool| tool.name == name).map(|tool| tool.held);
@@ -391,6 +423,23 @@ impl Shared {
         }
         whole(200, "application/json", message.to_owned())
     }
+}
+
+/// Whether one of these definitions is of this name.
+pub(super) fn has(definitions: &[String], key: &str, wanted: &str) -> bool {
+    let is_it = |definition: &String| {
+        serde_json::from_str::<Value>(definition).is_ok_and(|definition| definition[key] == wanted)
+    };
+    definitions.iter().any(is_it)
+}
+
+/// Whether a URI begins as one of these templates does.
+pub(super) fn fits(templates: &[String], uri: &str) -> bool {
+    templates.iter().any(|definition| {
+        let definition: Value = serde_json::from_str(definition).unwrap_or_default();
+        let template = definition["uriTemplate"].as_str().unwrap_or("");
+        !template.is_empty() && uri.starts_with(template.split('{').next().unwrap_or(""))
+    })
 }
 
 /// One page of a list of definitions.

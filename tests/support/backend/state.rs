@@ -40,6 +40,10 @@ pub(super) struct State {
     pub(super) forgets: Forgets,
     pub(super) logging: bool,
     pub(super) streams: bool,
+    /// Whether streams can be resumed: the test answers who comes back.
+    pub(super) resumable: bool,
+    /// Methods of requests that the test answers.
+    pub(super) held_methods: Vec<String>,
     pub(super) sessionless: bool,
     pub(super) in_events: bool,
     pub(super) slow_lists: Duration,

@@ -1,0 +1,149 @@
+//! What there is only so much of: each is refused clearly, counted, and there again when something was given back.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::{FakeBackend, FakeModern, Setup, TestProxy, eventually};
+
+/// How often a cap was reached.
+async fn reached(proxy: &TestProxy, cap: &str) -> f64 {
+    proxy.metric(&format!("toolgate_caps_reached_total{{cap=\"{cap}\"}}")).await.unwrap_or(0.0)
+}
+
+fn sampling(id: i64) -> Value {
+    json!({ "jsonrpc": "2.0", "id": id, "method": "sampling/createMessage", "params": {} })
+}
+
+/// Cap: event streams of one session.
+#[tokio::test]
+async fn streams_beyond_16_of_one_session_are_refused_and_other_sessions_have_their_own() {
+    let backend = FakeBackend::named("a").tool("x").held("ask").streams().resumable().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let (client, other) = (proxy.client().await, proxy.client().await);
+    client.call("a__x").await.result();
+    let (resumed, rest) = tokio::join!(client.resume("c/a/1"), async { backend.next_call().await.stream() });
+    let mut streams = Vec::new();
+    for _ in 0..15 {
+        streams.push(client.listen().await);
+    }
+
+    let refused = client.send(client.request(Method::GET, "")).await;
+    assert_eq!((refused.status, refused.code()), (429, 429));
+    assert!(refused.message().contains("16"), "{refused:?}");
+    assert_eq!(client.resume("c/a/1").await.status, 429);
+    assert_eq!(reached(&proxy, "streams").await, 2.0);
+    let theirs = other.listen().await;
+    drop((resumed, rest, theirs));
+
+    eventually(async || client.open(client.request(Method::GET, "")).await.status == 200).await;
+}
+
+/// Cap: client sessions that something is held for.
+#[tokio::test]
+async fn sessions_beyond_the_most_are_refused_while_all_are_busy() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = Setup::fronting(&[&backend]).section("sessions", "{ max: 1 }").start().await;
+    let client = proxy.client().await;
+    let other = proxy.client().await;
+    let (running, call) = client.pending_call("a__ask", &backend).await;
+
+    let refused = other.list_answer().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+    assert!(refused.message().contains("sessions.max"), "{refused:?}");
+    assert!(reached(&proxy, "sessions").await >= 1.0);
+    call.finish();
+    running.await.unwrap().result();
+
+    eventually(async || other.list_answer().await.status == 200).await;
+    // Modern clients have no sessions that could be too many.
+    proxy.modern().ask("tools/list", json!({})).await.result();
+}
+
+fn resources(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("a:{n}")).collect()
+}
+
+/// Cap: resources of one session or stream.
+#[tokio::test]
+async fn subscriptions_beyond_1024_are_refused_in_both_eras() {
+    let uris = resources(1025);
+    let mut backend = FakeModern::named("a").tool("x");
+    for uri in &uris {
+        backend = backend.resource(&json!({ "uri": uri, "name": "r" }).to_string());
+    }
+    let backend = backend.start().await;
+    let proxy = Setup::new().backend(&backend, "").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.client().await;
+    let subscribe = async |uri: &str| client.ask("resources/subscribe", json!({ "uri": uri })).await;
+    for uri in &uris[..1024] {
+        assert_eq!(subscribe(uri).await.result(), json!({}));
+    }
+
+    let refused = subscribe(&uris[1024]).await;
+    assert_eq!((refused.status, refused.code()), (200, 429));
+    assert!(refused.message().contains("1024"), "{refused:?}");
+    // One more of the same is none more.
+    assert_eq!(subscribe(&uris[7]).await.result(), json!({}));
+    client.ask("resources/unsubscribe", json!({ "uri": uris[7] })).await.result();
+    assert_eq!(subscribe(&uris[1024]).await.result(), json!({}));
+
+    let modern = proxy.modern();
+    let (_stream, honoured) = modern.listen(json!({ "resourceSubscriptions": uris[..1024] })).await;
+    assert_eq!(honoured["resourceSubscriptions"].as_array().unwrap().len(), 1024);
+    let refused =
+        modern.ask("subscriptions/listen", json!({ "notifications": { "resourceSubscriptions": uris } })).await;
+    assert_eq!(refused.code(), 429);
+    assert_eq!(reached(&proxy, "subscriptions").await, 2.0);
+}
+
+/// Cap: bytes of one event that is held back to be looked at.
+#[tokio::test]
+async fn an_event_that_is_no_answer_and_longer_than_4_mb_ends_the_stream_in_both_eras() {
+    let old = FakeBackend::with_held_tool("old", "ask").await;
+    let new = FakeModern::with_held_tool("new", "ask").await;
+    let proxy = Setup::fronting(&[&old]).backend(&new, "").start().await;
+    proxy.until_tools(&old, 1).await;
+    proxy.until_tools(&new, 1).await;
+    let big = json!({ "jsonrpc": "2.0", "method": "x", "params": { "x": "x".repeat(5 << 20) } });
+
+    let legacy = proxy.client().await.start_call("old__ask");
+    old.next_call().await.stream().event(&big).await;
+    let modern = proxy.modern().start_call("new__ask");
+    new.next_call().await.stream().event(&big).await;
+
+    for running in [legacy, modern] {
+        let answer = running.await.unwrap();
+        assert_eq!(answer.code(), 502);
+        assert!(answer.message().contains("longer than"), "{}", answer.message());
+    }
+    assert_eq!(reached(&proxy, "event").await, 2.0);
+}
+
+/// Cap: calls that wait for input; questions that one client has yet to answer.
+#[tokio::test]
+async fn parked_calls_and_open_questions_are_counted_where_they_are_too_many() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = Setup::fronting(&[&backend]).section("bridge", "{ parked: 0 }").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let running = proxy.askable().start_call("a__ask");
+    let stream = backend.next_call().await.stream();
+    stream.event(&sampling(1)).await;
+    backend.until(|backend| backend.responses().len() == 1).await;
+    assert_eq!(backend.responses()[0]["error"]["code"], 503);
+    stream.finish().await;
+    running.await.unwrap().result();
+    assert_eq!(reached(&proxy, "parked").await, 1.0);
+
+    let client = proxy.asked_client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    for id in 0..65 {
+        stream.event(&sampling(id)).await;
+        opened.message().await.unwrap();
+    }
+    backend.until(|backend| backend.responses().len() == 2).await;
+    assert_eq!(reached(&proxy, "questions").await, 1.0);
+    proxy.until_metric("toolgate_questions", 64.0).await;
+    stream.finish().await;
+    proxy.until_metric("toolgate_questions", 0.0).await;
+}

@@ -1,0 +1,256 @@
+//! Streams that break off and are taken up again (2025-11-25): event ids, `retry`, polling.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::support::backend::{Seen, spoken};
+use crate::support::client::Opened;
+use crate::support::{CallStream, Client, FakeBackend, TestProxy, within};
+
+async fn resumable(name: &'static str) -> FakeBackend {
+    FakeBackend::named(name).tool("x").held("ask").streams().resumable().start().await
+}
+
+/// The polls that a backend has seen, by the ids that they name.
+fn polls(backend: &FakeBackend) -> Vec<String> {
+    let id = |seen: &Seen| Some(seen.headers.get("last-event-id")?.to_str().unwrap().to_owned());
+    backend.seen().iter().filter(|seen| seen.verb == Method::GET).filter_map(id).collect()
+}
+
+/// The id of an event.
+fn id_of(block: &str) -> Option<&str> {
+    block.lines().find_map(|line| line.strip_prefix("id: "))
+}
+
+/// Comes back for the rest of a stream, and takes that up at its backend.
+async fn come_back(client: &Client, last: &str, backend: &FakeBackend) -> (Opened, CallStream) {
+    tokio::join!(client.resume(last), async { backend.next_call().await.stream() })
+}
+
+#[tokio::test]
+async fn event_ids_name_their_backend_and_everything_else_of_the_stream_stays() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let proxy = TestProxy::fronting(&[&a, &b]).await;
+    let client = proxy.client().await;
+    for backend in [&a, &b] {
+        let name = backend.name();
+        let (opened, stream) = client.open_stream(&format!("{name}__ask"), backend).await;
+        let text = |tag: &str| {
+            let response = stream.response();
+            format!(
+                "id: {tag}1/é\nretry: 250\ndata: \n\n: comment\n\nevent: message\nid:{tag}2\ndata: {{\"jsonrpc\":\"2.0\",\"method\":\"x\"}}\n\nid\ndata: {response}\n\n"
+            )
+        };
+        stream.send(text("")).await;
+        let expected = text(&format!("c/{name}/"));
+        drop(stream);
+
+        assert_eq!(String::from_utf8(opened.whole().await.body.to_vec()).unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_after_priming_passes_on_and_its_rest_comes_from_the_same_place() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let proxy = TestProxy::fronting(&[&a, &b]).await;
+    let client = proxy.client().await;
+    client.call("b__x").await.result();
+    let (mut opened, stream) = client.open_stream("a__ask", &a).await;
+    let response = stream.response();
+    stream.send("id: 7\nretry: 10\ndata: \n\n").await;
+    drop(stream);
+    let primed = opened.block().await.unwrap();
+    assert_eq!(primed, "id: c/a/7\nretry: 10\ndata: ");
+    assert_eq!(opened.block().await, None);
+
+    let (mut again, stream) = come_back(&client, "c/a/7", &a).await;
+    stream.send("id: 8\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
+    let first = again.block().await.unwrap();
+    assert_eq!(id_of(&first), Some("c/a/8"));
+    drop(stream);
+    assert_eq!(again.block().await, None);
+
+    let (again, stream) = come_back(&client, "c/a/8", &a).await;
+    stream.send(format!("id: 9\ndata: {response}\n\n")).await;
+    drop(stream);
+    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+
+    assert_eq!(polls(&a), ["7", "8"]);
+    assert_eq!(polls(&b), [""; 0]);
+    let call = a.only_call();
+    for seen in a.seen().iter().filter(|seen| seen.headers.contains_key("last-event-id")) {
+        assert_eq!(seen.session, call.session);
+        assert_eq!(seen.headers["mcp-protocol-version"], "2025-11-25");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_can_be_taken_up_in_the_middle_of_a_stream_that_was_cut() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    let response = stream.response();
+    stream.send("id: x y/z\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
+    let block = opened.block().await.unwrap();
+    let last = id_of(&block).unwrap().to_owned();
+    drop(opened);
+    within(stream.disconnected()).await;
+
+    let (again, stream) = come_back(&client, &last, &backend).await;
+    assert_eq!(polls(&backend), ["x y/z"]);
+    stream.send(format!("data: {response}\n\n")).await;
+    drop(stream);
+
+    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+}
+
+#[tokio::test]
+async fn questions_and_changes_on_the_rest_of_a_stream_are_treated_as_before() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    let (opened, stream) = client.open_stream("a__ask", &backend).await;
+    let response = stream.response();
+    stream.send("id: 1\ndata: \n\n").await;
+    drop(stream);
+    opened.whole().await;
+
+    let (mut again, stream) = come_back(&client, "c/a/1", &backend).await;
+    stream.event(&json!({ "jsonrpc": "2.0", "id": 0, "method": "roots/list" })).await;
+    let asked = again.message().await.unwrap();
+    assert_eq!(asked["method"], "roots/list");
+    client.reply(&asked["id"], json!({ "roots": [] })).await;
+    let expected = json!({ "jsonrpc": "2.0", "id": 0, "result": { "roots": [] } });
+    backend.until(|backend| backend.responses().contains(&expected)).await;
+    stream.send(format!("data: {response}\n\n")).await;
+    drop(stream);
+    assert_eq!(again.message().await.unwrap()["result"], spoken("ask"));
+}
+
+#[tokio::test]
+async fn ids_that_cannot_be_resumed_from_are_refused() {
+    let (a, b) = (resumable("a").await, FakeBackend::named("b").tool("x").start().await);
+    let proxy = TestProxy::fronting(&[&a, &b]).await;
+    let client = proxy.client().await;
+    client.call("b__x").await.result();
+
+    // Nobody's; of no backend; of one that the session never used; of one that has no streams; not ours at all.
+    for last in ["c/nobody/1", "c/a/1", "c/b/1", "c/b/", "garbage", "7", "x/a/1"] {
+        let answer = client.resume(last).await.whole().await;
+        assert_eq!(answer.status, 400, "{last}: {answer:?}");
+        assert_eq!(answer.code(), -32600);
+    }
+    assert_eq!(polls(&a), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_backends_refusal_to_resume_is_told_as_400() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client().await;
+    client.call("a__x").await.result();
+
+    for status in [404, 400, 405, 500] {
+        let (opened, ()) = tokio::join!(client.resume("c/a/lost"), async {
+            backend.next_call().await.respond(status, "text/plain", "no");
+        });
+        assert_eq!(opened.whole().await.status, 400, "{status}");
+    }
+    client.call("a__x").await.result();
+}
+
+#[tokio::test]
+async fn another_sessions_stream_cannot_be_resumed() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let (client, stranger) = (proxy.client().await, proxy.client().await);
+    let (opened, stream) = client.open_stream("a__ask", &backend).await;
+    stream.send("id: secret\ndata: \n\n").await;
+    drop(stream);
+    opened.whole().await;
+
+    assert_eq!(stranger.resume("c/a/secret").await.whole().await.status, 400);
+    stranger.call("a__x").await.result();
+    let (opened, ()) = tokio::join!(stranger.resume("c/a/secret"), async {
+        let call = backend.next_call().await;
+        // Where it asks, it is somebody else: the backend decides.
+        assert_ne!(call.seen.session, backend.by_clients("tools/call")[0].session);
+        call.respond(404, "text/plain", "");
+    });
+    assert_eq!(opened.whole().await.status, 400);
+}
+
+#[tokio::test]
+async fn a_clients_own_stream_is_resumed_where_it_was_left_and_others_go_on() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let proxy = TestProxy::fronting(&[&a, &b]).await;
+    let client = proxy.client().await;
+    client.call("a__x").await.result();
+    client.call("b__x").await.result();
+    let mut stream = client.listen().await;
+    a.until(|a| a.client_streams() == 1).await;
+    b.until(|b| b.client_streams() == 1).await;
+    let note = |n: i64| json!({ "jsonrpc": "2.0", "method": "notifications/x", "params": { "n": n } });
+    a.say_to_clients(&format!("id: 5\ndata: {}\n\n", note(1))).await;
+    let block = stream.block().await.unwrap();
+    assert_eq!(id_of(&block), Some("n/a/5"));
+    drop(stream);
+    proxy.until_metric("toolgate_streams{kind=\"client\"}", 0.0).await;
+
+    let mut again = client.resume("n/a/5").await;
+    let poll = a.next_call().await;
+    assert_eq!(poll.seen.headers["last-event-id"], "5");
+    let rest = poll.stream();
+    rest.send(format!("id: 6\ndata: {}\n\n", note(2))).await;
+    let block = again.block().await.unwrap();
+    assert_eq!(id_of(&block), Some("n/a/6"));
+
+    // The other backend is listened to anew, without an id that is not its own.
+    assert_eq!(polls(&b), [""; 0]);
+    let mut heard = None;
+    for _ in 0..50 {
+        b.tell_clients(&note(3)).await;
+        if let Ok(block) = tokio::time::timeout(std::time::Duration::from_millis(200), again.message()).await {
+            heard = block;
+            break;
+        }
+    }
+    assert_eq!(heard, Some(note(3)));
+}
+
+#[tokio::test]
+async fn a_last_event_id_of_a_modern_client_means_nothing() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 2).await;
+    let modern = proxy.modern();
+    let body = modern.message("tools/call", json!({ "name": "a__x" }));
+    let mut request = modern.request(&body);
+    request.headers_mut().insert("last-event-id", "c/a/1".parse().unwrap());
+
+    let answer = modern.http.send(request).await;
+
+    assert_eq!(answer.result()["resultType"], "complete");
+    assert_eq!(answer.result()["isError"], Value::Null);
+    assert_eq!(polls(&backend), [""; 0]);
+}
+
+/// Complaint 22: Cancellation and progress not routed.
+#[tokio::test]
+async fn a_call_between_two_polls_can_be_cancelled() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client().await;
+    let (opened, stream) = client.open_stream("a__ask", &backend).await;
+    let id: Value = serde_json::from_str(&stream.id).unwrap();
+    stream.send("id: 1\ndata: \n\n").await;
+    drop(stream);
+    opened.whole().await;
+
+    client.notify("notifications/cancelled", json!({ "requestId": id })).await;
+
+    backend.until(|backend| !backend.by_clients("notifications/cancelled").is_empty()).await;
+    let told = backend.by_clients("notifications/cancelled").remove(0);
+    assert_eq!((&told.json()["params"]["requestId"], &told.session), (&id, &backend.only_call().session));
+}
