@@ -6,6 +6,7 @@ from functools import partial
 from ..clients import Client
 from ..eras import MODERN
 from ..suite import Case
+from ..waiting import eventually
 from ..world import Route
 
 STARTED_SECONDS = 10.0
@@ -32,7 +33,16 @@ async def leaves(world, kind_of):
             await backend.saw("started", tag, STARTED_SECONDS)
     finally:
         await client.process.kill()
-    await asyncio.gather(*(backend.saw("disconnected", tag, SEEN_SECONDS) for backend, tag in tags.items()))
+    await asyncio.gather(*(sees_it(backend, tag) for backend, tag in tags.items()))
+
+
+async def sees_it(backend, tag):
+    """A modern client that leaves cancels by that, and a legacy backend is told so by a message; either may come first."""
+
+    def left():
+        return any({"event": event, "tag": tag} in backend.recorded() for event in ("disconnected", "cancelled"))
+
+    await eventually(f"{backend.name} sees that the client of {tag} has left", left, SEEN_SECONDS)
 
 
 def sees(world, client, backend):

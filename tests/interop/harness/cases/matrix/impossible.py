@@ -111,13 +111,6 @@ IMPOSSIBLE = [
         where=(DIRECTLY,),
     ),
     Impossible(
-        *("*", "every", "logging"),
-        why=EVERYTHING + "logs outside of calls, and a modern client hears only what belongs to a call of its own",
-        gets="no event log",
-        era=MODERN,
-        where=(THROUGH,),
-    ),
-    Impossible(
         *("*", "every", "subscribe"),
         why=EVERYTHING + "switches updates on for the session of the call, and a modern client has none",
         gets="no event updated",
