@@ -123,6 +123,10 @@ impl McpHeaders {
 /// A modern client has no business with GET and DELETE.
 pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> {
     if let Some(header) = headers.repeated {
+        if !headers.version().is_some_and(|version| is_modern(&version)) {
+            let reason = format!("header `{header}` came more than once").into();
+            return Err(Error::Malformed { code: INVALID_REQUEST, reason, id: None });
+        }
         return Err(Error::HeaderMismatch { header, problem: "came more than once".into() });
     }
     match headers.version() {
@@ -370,7 +374,9 @@ mod tests {
     #[test]
     fn a_repeated_header_is_refused() {
         let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
-        assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::HeaderMismatch { header: "mcp-session-id", .. })));
+        assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::Malformed { code: INVALID_REQUEST, .. })));
+        let modern = headers(&[("mcp-name", "a"), ("mcp-name", "b"), ("mcp-protocol-version", "2026-07-28")]);
+        assert!(matches!(of_verb(&Method::POST, &modern), Err(Error::HeaderMismatch { header: "mcp-name", .. })));
     }
 
     #[test]

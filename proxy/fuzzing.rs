@@ -2,8 +2,13 @@
 //!
 //! The fuzzers call these, and so do the tests, over the same corpus (`tests/corpus`) and over random mutations of it.
 
+mod bridge;
+mod ladder;
+mod params;
 #[cfg(test)]
 pub(crate) mod sample;
+mod tagger;
+mod templates;
 #[cfg(test)]
 mod tests;
 
@@ -11,9 +16,16 @@ use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memmem;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+pub use self::bridge::bridge;
+pub use self::ladder::ladder;
+pub use self::params::params;
+pub use self::tagger::tagger;
+pub use self::templates::templates;
 use crate::backend::sse::{self, Event, Events, Piece, Splitter, TooLong};
 use crate::jsonrpc::{self, Malformed, Message, Params};
 use crate::scan::{Kind, Outcome, Scan};
@@ -302,4 +314,34 @@ pub fn config(text: &[u8]) {
     assert!(!places.is_empty());
     assert!(places.iter().all(|(_, line, column)| *line > 0 && *column > 0));
     assert!(!report.to_string().is_empty());
+}
+
+// === duplex ===
+
+/// A client's request, a blank line, and what the backend says then.
+pub fn duplex(bytes: &[u8]) {
+    let (asked, said) = parted(bytes);
+    crate::backend::duplex::fuzzing::duplex(asked, said);
+}
+
+// === what is made of several parts ===
+
+/// What lies before the first blank line, and what lies after it.
+fn parted(bytes: &[u8]) -> (&[u8], &[u8]) {
+    memmem::find(bytes, b"\n\n").map_or((bytes, b""), |at| (&bytes[..at], &bytes[at + 2..]))
+}
+
+/// Lines of headers; those that no HTTP library would let through are left out.
+fn headers(lines: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines.split(|&byte| byte == b'\n').take(64) {
+        let Some((name, value)) = memchr::memchr(b':', line).map(|colon| (&line[..colon], &line[colon + 1..])) else {
+            continue;
+        };
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
 }

@@ -142,6 +142,8 @@ impl Gateway {
             self.tend(backend);
         }
         self.generation.fetch_add(1, Ordering::Relaxed);
+        // Whoever listens to backends looks at which there are now.
+        self.revision.send_modify(|_| {});
         // Lists may have come in for the old world since the new one was built.
         next.remerge();
         self.announce(&previous.catalog(), &next.catalog());

@@ -6,8 +6,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::backend::sse;
 use crate::batch::Batch;
-use crate::bridge::to_legacy::ToLegacy;
-use crate::bridge::to_modern::ToModern;
+use crate::bridge::crossing::Crossing;
 use crate::error::{Error, Kind, retry_after_ms, retry_after_secs};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::news::{Listen, News};
@@ -43,11 +42,10 @@ pub(crate) enum Body {
 /// Where a stream's bytes come from.
 pub(crate) enum Source {
     Batch(Batch),
+    Crossing(Crossing),
     Listen(Listen),
     News(News),
     Relay(Relay),
-    ToLegacy(ToLegacy),
-    ToModern(ToModern),
 }
 
 /// What comes next on a stream.
@@ -65,11 +63,10 @@ impl Source {
     pub(crate) async fn next(&mut self) -> Next {
         match self {
             Self::Batch(batch) => Box::pin(batch.next()).await,
+            Self::Crossing(crossing) => crossing.next().await,
             Self::Listen(listen) => listen.next().await,
             Self::News(news) => news.next().await,
             Self::Relay(relay) => relay.next().await,
-            Self::ToLegacy(call) => call.next().await,
-            Self::ToModern(call) => call.next().await,
         }
     }
 
@@ -77,7 +74,7 @@ impl Source {
     pub(crate) fn takes_comments(&self) -> bool {
         match self {
             Self::Batch(batch) => batch.takes_comments(),
-            Self::Listen(_) | Self::News(_) | Self::ToLegacy(_) | Self::ToModern(_) => true,
+            Self::Crossing(_) | Self::Listen(_) | Self::News(_) => true,
             Self::Relay(relay) => relay.takes_comments(),
         }
     }
@@ -94,8 +91,7 @@ impl Source {
             Self::Listen(listen) => Some(listen.cut()),
             Self::News(_) => Some(Bytes::new()),
             Self::Relay(relay) => relay.cut(error),
-            Self::ToLegacy(call) => Some(call.cut(error)),
-            Self::ToModern(call) => Some(call.cut(error)),
+            Self::Crossing(crossing) => Some(crossing.cut(error)),
         }
     }
 
@@ -105,14 +101,13 @@ impl Source {
             Self::Batch(_) => None,
             Self::Listen(_) | Self::News(_) => Some(Kind::Ok),
             Self::Relay(relay) => relay.outcome(),
-            Self::ToLegacy(call) => call.outcome(),
-            Self::ToModern(call) => call.outcome(),
+            Self::Crossing(crossing) => crossing.outcome(),
         }
     }
 
     pub(crate) fn is_event_stream(&self) -> bool {
         match self {
-            Self::Batch(_) | Self::Listen(_) | Self::News(_) | Self::ToLegacy(_) | Self::ToModern(_) => true,
+            Self::Batch(_) | Self::Crossing(_) | Self::Listen(_) | Self::News(_) => true,
             Self::Relay(relay) => relay.is_event_stream(),
         }
     }
@@ -209,7 +204,8 @@ pub(crate) async fn peek(mut reply: Reply) -> Option<Reply> {
         }
         Body::Stream(source) => match &mut **source {
             Source::Relay(relay) => relay.look_ahead().await,
-            Source::Batch(_) | Source::Listen(_) | Source::News(_) | Source::ToLegacy(_) | Source::ToModern(_) => false,
+            Source::Crossing(crossing) => crossing.look_ahead().await,
+            Source::Batch(_) | Source::Listen(_) | Source::News(_) => false,
         },
     };
     (!is_error).then_some(reply)

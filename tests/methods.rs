@@ -513,6 +513,37 @@ async fn resources_read_translates_the_owners_own_not_found() {
     assert_eq!(answer.message(), "gone");
 }
 
+/// Method table: `resources/read`.
+#[tokio::test]
+async fn resources_read_looks_further_though_the_first_backend_says_something_before_it_does_not_have_it() {
+    let declared = json!({ "tools": {}, "resources": {} });
+    let first =
+        FakeBackend::named("first").tool("x").declares(declared.clone()).holding("resources/read").start().await;
+    let second = FakeBackend::named("second").tool("x").declares(declared).holding("resources/read").start().await;
+    let proxy = TestProxy::fronting(&[&first, &second]).await;
+    proxy.until_tools(&first, 1).await;
+    proxy.until_tools(&second, 1).await;
+    let client = proxy.modern().at_level("debug");
+
+    let (answer, (), ()) = tokio::join!(
+        client.ask("resources/read", json!({ "uri": "linked:1" })),
+        async {
+            let call = first.next_call().await;
+            let id: Value = serde_json::from_str(&call.id()).unwrap();
+            let stream = call.stream();
+            stream.event(&log("info")).await;
+            let error = json!({ "code": -32002, "message": "no" });
+            stream.event(&json!({ "jsonrpc": "2.0", "id": id, "error": error })).await;
+        },
+        async {
+            let contents = json!([{ "uri": "linked:1", "text": "here" }]);
+            second.next_call().await.result(&json!({ "contents": contents }));
+        },
+    );
+
+    assert_eq!(answer.result()["contents"][0]["text"], "here");
+}
+
 /// Method table: `completion/complete`.
 #[tokio::test]
 async fn completion_complete_reaches_the_owner_of_prompt_or_template_in_all_four_cells() {
@@ -906,6 +937,112 @@ async fn notifications_resources_updated_reach_a_modern_client_when_the_legacy_b
     })
     .await;
     world.old.take_faults();
+}
+
+/// What a client is told of a resource, once it is.
+async fn told_of(opened: &mut crate::support::client::Opened, uri: &str) {
+    loop {
+        let told = opened.message().await.unwrap();
+        if told["params"]["uri"] == uri {
+            return;
+        }
+    }
+}
+
+/// Reloads with other sections for both backends, which makes them new to the gateway, and waits until they are listed.
+async fn reload(world: &World) {
+    let setup = Setup::new().backend(&world.old, "max_inflight: 7").backend(&world.new, "max_inflight: 7");
+    world.proxy.apply(&setup).await;
+    world.proxy.until_tools(&world.old, 2).await;
+    world.proxy.until_tools(&world.new, 2).await;
+}
+
+async fn updates_arrive(world: &World, opened: &mut crate::support::client::Opened, uri: &str) {
+    let updated = json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": uri } });
+    let told = told_of(opened, uri);
+    tokio::pin!(told);
+    eventually(async || {
+        match uri.starts_with("old") {
+            true => world.old.announce(&updated).await,
+            false => world.new.announce_update(uri).await,
+        }
+        tokio::time::timeout(Duration::from_millis(100), &mut told).await.is_ok()
+    })
+    .await;
+}
+
+/// Method table: `notifications/resources/updated`, after a reload.
+#[tokio::test]
+async fn notifications_resources_updated_reach_a_modern_client_after_its_backends_were_reconfigured() {
+    for uri in ["old:1", "new:1"] {
+        let world = world().await;
+        let (mut opened, _) = world.proxy.modern().listen(json!({ "resourceSubscriptions": [uri] })).await;
+        updates_arrive(&world, &mut opened, uri).await;
+
+        reload(&world).await;
+
+        updates_arrive(&world, &mut opened, uri).await;
+        world.old.take_faults();
+    }
+}
+
+/// Method table: `notifications/resources/updated`, after a reload.
+#[tokio::test]
+async fn notifications_resources_updated_reach_a_legacy_client_after_its_backends_were_reconfigured() {
+    for uri in ["old:1", "new:1"] {
+        let world = world().await;
+        let client = world.proxy.client().await;
+        let mut opened = client.listen().await;
+        client.ask("resources/subscribe", json!({ "uri": uri })).await.result();
+        updates_arrive(&world, &mut opened, uri).await;
+
+        reload(&world).await;
+
+        updates_arrive(&world, &mut opened, uri).await;
+        world.old.take_faults();
+    }
+}
+
+/// Method table: `resources/subscribe`.
+#[tokio::test]
+async fn resources_subscribe_holds_for_the_session_with_a_backend_that_was_reconfigured() {
+    let world = world().await;
+    let client = world.proxy.client().await;
+    let _stream = client.listen().await;
+    for uri in ["old:1", "new:1"] {
+        client.ask("resources/subscribe", json!({ "uri": uri })).await.result();
+    }
+    let wants =
+        |new: &FakeModern| new.heard().iter().filter(|f| f["resourceSubscriptions"] == json!(["new:1"])).count();
+    world.new.until(|new| wants(new) == 1).await;
+    let before = world.old.by_clients("resources/subscribe").len();
+    let sessions = world.old.by_clients("initialize").len();
+
+    reload(&world).await;
+    client.call("old__echo").await.result();
+
+    assert_eq!(world.old.by_clients("initialize").len(), sessions + 1);
+    let again = world.old.by_clients("resources/subscribe");
+    assert_eq!(again.len(), before + 1);
+    assert_eq!(again.last().unwrap().json()["params"]["uri"], "old:1");
+    client.call("new__echo").await.result();
+    eventually(async || wants(&world.new) == 1).await;
+}
+
+/// Method table: `notifications/resources/updated`.
+#[tokio::test]
+async fn notifications_resources_updated_need_no_call_after_a_backend_was_reconfigured() {
+    let world = world().await;
+    let client = world.proxy.client().await;
+    let _stream = client.listen().await;
+    for uri in ["old:1", "new:1"] {
+        client.ask("resources/subscribe", json!({ "uri": uri })).await.result();
+    }
+    let told = world.old.by_clients("resources/subscribe").len();
+
+    reload(&world).await;
+
+    world.old.until(|old| old.by_clients("resources/subscribe").len() > told).await;
 }
 
 /// Method table: `resources/subscribe`.

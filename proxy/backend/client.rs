@@ -146,7 +146,9 @@ pub(crate) fn error_code(error: &RawValue) -> Option<i64> {
     struct Error {
         code: i64,
     }
-    serde_json::from_str::<Error>(error.get()).ok().map(|e| e.code)
+    // An array would be taken for a struct's fields otherwise.
+    let is_object = error.get().starts_with('{');
+    is_object.then(|| serde_json::from_str::<Error>(error.get()).ok().map(|e| e.code)).flatten()
 }
 
 /// What a request of ours came to.

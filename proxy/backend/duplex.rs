@@ -7,6 +7,7 @@
 //! What opens pipes, and reads them, is elsewhere: `stdio`, `legacy_sse`.
 
 mod answer;
+pub(crate) mod fuzzing;
 mod pipe;
 mod queue;
 mod rewrite;
@@ -164,14 +165,17 @@ impl Duplex {
         let Some((mut underway, message)) = pipe.ask(session, &request.body, asked) else {
             return Ok(bare(StatusCode::NOT_FOUND));
         };
-        let writing = pipe.write(message, &request.timeout);
+        let (writer, limit) = (Arc::clone(pipe), request.timeout);
+        // In a task of its own: what the server says first must not cut the request short.
+        let mut writing = tokio::spawn(async move {
+            timeout(limit.first_byte, writer.write(message, &limit)).await.unwrap_or_else(|_| Err(writer.error()))
+        });
         let begun = self.in_time(request, async {
-            tokio::pin!(writing);
             let written = tokio::select! {
                 biased;
                 // It may answer before it is known to have taken the request.
                 said = underway.next() => return Ok(Ok(said?)),
-                written = &mut writing => written,
+                written = &mut writing => written.unwrap_or_else(|_| Err(pipe.error())),
             };
             match written {
                 Ok(status) if status.is_success() => Ok(Ok(underway.next().await?)),

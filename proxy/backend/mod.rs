@@ -3,7 +3,7 @@
 //! Nothing past [`Backend::build`] knows which transport a backend has.
 
 pub(crate) mod client;
-mod duplex;
+pub(crate) mod duplex;
 pub(crate) mod era;
 pub(crate) mod http;
 mod legacy_sse;

@@ -7,6 +7,7 @@
 //! the call's own stream. Words of one era never reach the other.
 
 pub(crate) mod answer;
+pub(crate) mod crossing;
 pub(crate) mod envelope;
 pub(crate) mod parked;
 pub(crate) mod question;

@@ -11,7 +11,7 @@ use crate::error::{
     HEADER_MISMATCH, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, MISSING_CAPABILITY, RESOURCE_NOT_FOUND,
     UNSUPPORTED_VERSION,
 };
-use crate::jsonrpc::{self, OwnedId, Response, json_string};
+use crate::jsonrpc::{self, ErrorObject, OwnedId, Response, json_string};
 
 /// What stands in the `_meta` of every modern result that the gateway makes or reshapes.
 pub(crate) const SERVER_INFO: &str = concat!(
@@ -37,8 +37,7 @@ pub(crate) struct Shaped {
 pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response: &Response<'_>) -> Shaped {
     let value = response.value.get();
     if !response.error {
-        let result = modern_result(method, value);
-        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
+        return shaped(id, value, modern_result(method, value));
     }
     let code = client::error_code(response.value).unwrap_or(0);
     let (code, data, status) = match code {
@@ -57,9 +56,20 @@ pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response:
 /// The code of a backend's error whose own code would mean something else to the client: HTTP's "bad gateway".
 const OF_BACKEND: i64 = 502;
 
-/// A result with all that a modern one must have. What the backend said itself stays.
-fn modern_result(method: &str, result: &str) -> String {
-    let Some(members) = jsonrpc::members(result) else { return result.to_owned() };
+/// A result in its new shape, or an error where it has none: what is no object cannot say what every result must, nor can it
+/// be cleared of what its client does not know.
+fn shaped(id: &OwnedId, value: &str, result: Option<String>) -> Shaped {
+    if let Some(result) = result {
+        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
+    }
+    let error = ErrorObject { code: OF_BACKEND, message: "the backend's result is not an object".into(), data: None };
+    let body = jsonrpc::error_body(Some(id.raw()), &error);
+    Shaped { body, kind: Kind::UpstreamError, status: StatusCode::OK }
+}
+
+/// A result with all that a modern one must have. What the backend said itself stays. `None` for what is no object.
+fn modern_result(method: &str, result: &str) -> Option<String> {
+    let members = jsonrpc::members(result)?;
     let has = |key: &str| members.iter().any(|(name, _)| name == key);
     let mut shaped = String::from("{\"resultType\":\"complete\"");
     if method == "resources/read" {
@@ -80,15 +90,14 @@ fn modern_result(method: &str, result: &str) -> String {
         }
     }
     shaped.push('}');
-    shaped
+    Some(shaped)
 }
 
 /// A modern backend's complete response, for a legacy client.
 pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> Shaped {
     let value = response.value.get();
     if !response.error {
-        let result = legacy_result(value);
-        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
+        return shaped(id, value, legacy_result(value));
     }
     let code = client::error_code(response.value).unwrap_or(0);
     let has_uri = || jsonrpc::member(value, "data").and_then(|data| jsonrpc::member(data, "uri")).is_some();
@@ -101,24 +110,25 @@ pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> 
 }
 
 /// A result without what only modern clients know. Structured content that is no object has no place in a legacy one; its
-/// text stands beside it (2026-07-28, Tools, structured content).
-fn legacy_result(result: &str) -> String {
-    let Some(members) = jsonrpc::members(result) else { return result.to_owned() };
+/// text stands beside it (2026-07-28, Tools, structured content). `None` for what is no object.
+fn legacy_result(result: &str) -> Option<String> {
+    let members = jsonrpc::members(result)?;
     let stays = |(key, value): &(Cow<'_, str>, &str)| {
         !MODERN_ONLY.contains(&&**key) && (key != "structuredContent" || value.starts_with('{'))
     };
     let kept: Vec<_> = members.into_iter().filter(stays).collect();
-    without_protocol_meta(&jsonrpc::object(kept.iter().map(|(key, value)| (&**key, *value))))
+    Some(without_protocol_meta(&jsonrpc::object(kept.iter().map(|(key, value)| (&**key, *value)))))
 }
 
-/// An object whose `_meta` has no keys of the modern protocol, and is not there when nothing else was in it.
+/// An object whose `_meta` has no keys of the modern protocol, and is not there when nothing else was in it, or when it cannot
+/// be told what is.
 fn without_protocol_meta(json: &str) -> String {
     let Some(members) = jsonrpc::members(json) else { return json.to_owned() };
-    let meta =
-        members.iter().find(|(key, _)| key == "_meta").and_then(|(_, meta)| jsonrpc::members(meta)).map(|meta| {
-            let is_protocol = |key: &str| key.starts_with("io.modelcontextprotocol/");
-            jsonrpc::object(meta.iter().filter(|(key, _)| !is_protocol(key)).map(|(key, value)| (&**key, *value)))
-        });
+    let meta = members.iter().rfind(|(key, _)| key == "_meta").map(|(_, meta)| {
+        let meta = jsonrpc::members(meta).unwrap_or_default();
+        let is_protocol = |key: &str| key.starts_with("io.modelcontextprotocol/");
+        jsonrpc::object(meta.iter().filter(|(key, _)| !is_protocol(key)).map(|(key, value)| (&**key, *value)))
+    });
     jsonrpc::object(members.iter().filter_map(|(key, value)| match (&**key, meta.as_deref()) {
         ("_meta", Some("{}")) => None,
         ("_meta", Some(meta)) => Some(("_meta", meta)),

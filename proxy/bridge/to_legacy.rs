@@ -4,7 +4,6 @@
 //! told: principal, capabilities, log level. Request ids and progress tokens would clash there, so the gateway has its own.
 //! What the backend asks parks the call.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +15,12 @@ use tokio::time::{Instant, timeout, timeout_at};
 use toolgate_config::Timeout;
 
 use super::answer::{Answer, broken};
+use super::crossing::{self, Crossing, Direction};
 use super::envelope;
 use super::parked::{Binding, Question};
 use super::shape::{self, Shaped};
 use crate::backend::client::{self, Judged, Opened, Verdict};
-use crate::backend::{Backend, Incoming, sse};
+use crate::backend::{Backend, Incoming};
 use crate::catalog;
 use crate::dispatch::{Client, Exchange, Modern};
 use crate::era::LOG_LEVELS;
@@ -29,7 +29,7 @@ use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
 use crate::metrics::Cap;
 use crate::relay::Holds;
-use crate::reply::{Next, Reply, Source};
+use crate::reply::Reply;
 use crate::route::{self, Target};
 use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Sessions, Way};
 
@@ -114,17 +114,14 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         None => Box::new(start(exchange, modern, target).await?),
     };
     let id = exchange.id()?.owned();
-    let bridged = ToLegacy {
+    let direction = Direction::ToLegacy(ToLegacy {
         gateway: Arc::clone(exchange.gateway),
         ttl: exchange.snapshot.config.bridge.parked_ttl,
         max_parked: exchange.snapshot.config.bridge.parked,
         binding,
-        id,
         call: Some(call),
-        ready: VecDeque::new(),
-        outcome: None,
-    };
-    let (reply, kind) = bridged.reply().await?;
+    });
+    let (reply, kind) = Crossing::reply(id, direction).await?;
     exchange.ended_as = kind;
     Ok(reply)
 }
@@ -433,52 +430,33 @@ impl Drop for Sent {
     }
 }
 
-/// A call's answer on its way to the client.
-pub(crate) struct ToLegacy {
+/// A call on a legacy backend, until it is over or parked.
+pub(super) struct ToLegacy {
     gateway: Arc<Gateway>,
     ttl: Duration,
     max_parked: u32,
     binding: Binding,
-    /// The client's id for it.
-    id: OwnedId,
-    /// Gone when it is over or parked.
     call: Option<Box<Call>>,
-    ready: VecDeque<Bytes>,
-    outcome: Option<Kind>,
 }
 
 impl ToLegacy {
-    /// JSON if the answer comes first, a stream if something else does.
-    async fn reply(mut self) -> Result<(Reply, Option<Kind>), Error> {
-        match self.advance().await? {
-            Advance::Event(event) => {
-                self.ready.push_back(sse::event(&event));
-                Ok((Reply::events(Source::ToLegacy(self)), None))
-            }
-            Advance::Last(shaped) => {
-                let mut reply = Reply::json(vec![shaped.body]);
-                reply.status = shaped.status;
-                Ok((reply, Some(shaped.kind)))
-            }
-        }
-    }
-
-    async fn advance(&mut self) -> Result<Advance, Error> {
+    /// What goes to the client next; `id` is the client's for the call.
+    pub(super) async fn advance(&mut self, id: &OwnedId) -> Result<crossing::Step, Error> {
         loop {
             let Some(call) = &mut self.call else { return Err(Error::Cancelled) };
-            match call.step(&self.id).await? {
-                Step::Event(event) => return Ok(Advance::Event(event)),
+            match call.step(id).await? {
+                Step::Event(event) => return Ok(crossing::Step::Event(event)),
                 Step::Done(shaped) => {
                     self.call = None;
-                    return Ok(Advance::Last(shaped));
+                    return Ok(crossing::Step::Last(shaped));
                 }
                 Step::Asks(question) => {
                     let Some(call) = self.call.take() else { return Err(Error::Cancelled) };
                     let limits = (self.ttl, self.max_parked);
                     match self.gateway.parked.park(&self.gateway.sessions, &self.binding, call, question, limits) {
                         Ok(result) => {
-                            let body = jsonrpc::result_body(self.id.raw(), &result);
-                            return Ok(Advance::Last(Shaped { body, kind: Kind::Ok, status: StatusCode::OK }));
+                            let body = jsonrpc::result_body(id.raw(), &result);
+                            return Ok(crossing::Step::Last(Shaped { body, kind: Kind::Ok, status: StatusCode::OK }));
                         }
                         Err(refused) => {
                             let (call, body) = *refused;
@@ -495,43 +473,7 @@ impl ToLegacy {
         }
     }
 
-    pub(crate) async fn next(&mut self) -> Next {
-        if let Some(chunk) = self.ready.pop_front() {
-            return Next::Chunk(chunk);
-        }
-        if let Some(kind) = self.outcome {
-            return Next::End(kind);
-        }
-        match self.advance().await {
-            Ok(Advance::Event(event)) => Next::Chunk(sse::event(&event)),
-            Ok(Advance::Last(shaped)) => {
-                self.outcome = Some(shaped.kind);
-                Next::Chunk(sse::event(&shaped.body))
-            }
-            Err(error) => {
-                let last = self.cut(&error);
-                self.outcome = Some(error.kind());
-                Next::Chunk(last)
-            }
-        }
-    }
-
-    /// Ends it with an error in the answer's place.
-    pub(crate) fn cut(&mut self, error: &Error) -> Bytes {
+    pub(super) fn stop(&mut self) {
         self.call = None;
-        if self.outcome.is_some() {
-            return Bytes::new();
-        }
-        sse::event(&jsonrpc::error_body(Some(self.id.raw()), &error.object()))
     }
-
-    pub(crate) fn outcome(&self) -> Option<Kind> {
-        self.outcome.filter(|_| self.ready.is_empty())
-    }
-}
-
-/// What goes to the client next.
-enum Advance {
-    Event(Bytes),
-    Last(Shaped),
 }

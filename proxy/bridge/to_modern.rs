@@ -16,17 +16,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use toolgate_config::Timeout;
 
 use super::answer::{Answer, broken};
+use super::crossing::{Crossing, Direction, Step};
 use super::envelope::{self, Envelope};
 use super::shape::{self, Shaped};
 use super::{Verdict, params, question, verdict};
 use crate::backend::client;
-use crate::backend::{Backend, Outgoing, sse};
+use crate::backend::{Backend, Outgoing};
 use crate::catalog;
 use crate::dispatch::Exchange;
 use crate::error::{Error, HEADER_MISMATCH, Kind, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
 use crate::relay::Holds;
-use crate::reply::{Next, Reply, Source};
+use crate::reply::Reply;
 use crate::route::{self, Target};
 use crate::session::{Asker, CallGuard, Session, Way};
 
@@ -78,13 +79,6 @@ struct Open {
     answer: oneshot::Receiver<Bytes>,
 }
 
-/// What happened next to a call.
-enum Step {
-    /// A message for the client's stream.
-    Event(Bytes),
-    Done(Shaped),
-}
-
 /// Sends a request on.
 pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
@@ -120,7 +114,8 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         id,
     };
     call.send(call.body.clone());
-    let mut bridged = ToModern { id: call.id.clone(), call: Some(Box::new(call)), outcome: None };
+    let id = call.id.clone();
+    let mut bridged = ToModern { call: Some(Box::new(call)) };
     if let Some(call) = &mut bridged.call
         && call.first().await? == First::HeadersDiffer
     {
@@ -133,7 +128,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         }
         call.send(call.body.clone());
     }
-    let (reply, kind) = bridged.reply().await?;
+    let (reply, kind) = Crossing::reply(id, Direction::ToModern(bridged)).await?;
     exchange.ended_as = kind;
     Ok(reply)
 }
@@ -211,7 +206,7 @@ impl Call {
                 self.take(verdict?)?;
             } else if let Some(round) = &mut self.round {
                 if let Some(failed) = until_cancelled(cancelled.as_ref(), round.wait()).await? {
-                    return Ok(Step::Done(self.refused(&failed)));
+                    return Ok(Step::Last(self.refused(&failed)));
                 }
                 self.again();
             } else {
@@ -238,7 +233,7 @@ impl Call {
                 match &*result_type {
                     "complete" => {
                         self.answer = None;
-                        Ok(Some(Step::Done(shape::to_legacy(self.method, &self.id, &response))))
+                        Ok(Some(Step::Last(shape::to_legacy(self.method, &self.id, &response))))
                     }
                     "input_required" => {
                         self.answer = None;
@@ -271,7 +266,7 @@ impl Call {
         if requests.len() > MAX_QUESTIONS {
             return Err(broken(&self.backend, "it asks too many questions at once"));
         }
-        let mut open = VecDeque::new();
+        let mut questions = Vec::with_capacity(requests.len());
         for (key, request) in requests {
             let method = jsonrpc::member(request, "method").and_then(|raw| serde_json::from_str::<String>(raw).ok());
             let method = method.unwrap_or_default();
@@ -280,6 +275,11 @@ impl Call {
             if !self.session.capabilities.can(&method, mode) {
                 return Err(broken(&self.backend, "it asks for input that its client did not offer"));
             }
+            questions.push((key, method, params));
+        }
+        let mut open = VecDeque::new();
+        // All of them or none: a client is not asked in vain.
+        for (key, method, params) in questions {
             let (sender, answer) = oneshot::channel();
             let (id, oldest) = self.session.ask(Asker::Bridge(sender));
             question::put_off(oldest);
@@ -381,34 +381,14 @@ impl Drop for Call {
     }
 }
 
-/// A call's answer on its way to the client.
-pub(crate) struct ToModern {
-    /// The client's id for it.
-    id: OwnedId,
-    /// Gone when it is over.
+/// A call on a modern backend, until it is over.
+pub(super) struct ToModern {
     call: Option<Box<Call>>,
-    outcome: Option<Kind>,
 }
 
 impl ToModern {
-    /// JSON if the answer comes first, a stream if something else does.
-    async fn reply(mut self) -> Result<(Reply, Option<Kind>), Error> {
-        match self.advance().await? {
-            Step::Event(event) => {
-                if let Some(call) = &mut self.call {
-                    call.ready.push_front(event);
-                }
-                Ok((Reply::events(Source::ToModern(self)), None))
-            }
-            Step::Done(shaped) => {
-                let mut reply = Reply::json(vec![shaped.body]);
-                reply.status = shaped.status;
-                Ok((reply, Some(shaped.kind)))
-            }
-        }
-    }
-
-    async fn advance(&mut self) -> Result<Step, Error> {
+    /// What goes to the client next.
+    pub(super) async fn advance(&mut self) -> Result<Step, Error> {
         let Some(call) = &mut self.call else { return Err(Error::Cancelled) };
         let step = call.step().await;
         if !matches!(step, Ok(Step::Event(_)))
@@ -420,35 +400,9 @@ impl ToModern {
         step
     }
 
-    pub(crate) async fn next(&mut self) -> Next {
-        if let Some(kind) = self.outcome {
-            return Next::End(kind);
-        }
-        match self.advance().await {
-            Ok(Step::Event(event)) => Next::Chunk(sse::event(&event)),
-            Ok(Step::Done(shaped)) => {
-                self.outcome = Some(shaped.kind);
-                Next::Chunk(sse::event(&shaped.body))
-            }
-            Err(error) => {
-                let body = jsonrpc::error_body(Some(self.id.raw()), &error.object());
-                self.outcome = Some(error.kind());
-                Next::Chunk(sse::event(&body))
-            }
-        }
-    }
-
-    /// Ends it with an error in the answer's place.
-    pub(crate) fn cut(&mut self, error: &Error) -> Bytes {
-        let call = self.call.take();
-        if call.is_none() || self.outcome.is_some() {
-            return Bytes::new();
-        }
-        sse::event(&jsonrpc::error_body(Some(self.id.raw()), &error.object()))
-    }
-
-    pub(crate) fn outcome(&self) -> Option<Kind> {
-        self.outcome
+    pub(super) fn stop(&mut self) {
+        // Dropped as it is, its connection is closed.
+        self.call = None;
     }
 }
 

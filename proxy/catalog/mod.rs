@@ -10,7 +10,7 @@ pub(crate) mod merge;
 pub(crate) mod param;
 pub(crate) mod refresh;
 mod render;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 

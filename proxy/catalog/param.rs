@@ -36,7 +36,13 @@ pub(crate) fn read(schema: &str) -> Result<Box<[HeaderParam]>, &'static str> {
     if !schema.contains(KEY) && !schema.contains('\\') {
         return Ok(Box::default());
     }
-    let Ok(Value::Object(schema)) = serde_json::from_str(schema) else { return Ok(Box::default()) };
+    let schema = match serde_json::from_str(schema) {
+        Ok(Value::Object(schema)) => schema,
+        Ok(_) => return Ok(Box::default()),
+        // Too deep, or with a number that is too large: for a schema this reads it too closely.
+        Err(_) if schema.contains(KEY) => return Err("stands in a schema that cannot be read"),
+        Err(_) => return Ok(Box::default()),
+    };
     let mut params = Vec::new();
     along(&schema, &mut Vec::new(), &mut params)?;
     params.sort_by(|one, other| one.path.cmp(&other.path));

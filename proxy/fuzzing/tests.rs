@@ -13,9 +13,15 @@ struct Reader {
 }
 
 const READERS: &[Reader] = &[
+    Reader { folder: "bridge", read: super::bridge, mutations: 40 },
     Reader { folder: "config", read: super::config, mutations: 4 },
+    Reader { folder: "duplex", read: super::duplex, mutations: 40 },
     Reader { folder: "envelope", read: super::envelope, mutations: 40 },
+    Reader { folder: "ladder", read: super::ladder, mutations: 40 },
+    Reader { folder: "params", read: super::params, mutations: 40 },
     Reader { folder: "sse", read: super::sse, mutations: 40 },
+    Reader { folder: "tagger", read: super::tagger, mutations: 40 },
+    Reader { folder: "templates", read: super::templates, mutations: 40 },
 ];
 
 fn corpus(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {

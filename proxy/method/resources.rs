@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use toolgate_config::Reach;
 
 use crate::backend::Backend;
 use crate::dispatch::{Client, Exchange};
@@ -27,7 +28,8 @@ pub(super) fn read<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             return to(exchange, owner, &uri).await;
         }
         // A tool may have linked to it without its backend listing it.
-        let owners: Vec<_> = catalog.resource_owners(&uri).into_iter().take(MAX_ASKED).map(Arc::clone).collect();
+        let owners = catalog.resource_owners(&uri).into_iter().filter(|backend| !starts_process(exchange, backend));
+        let owners: Vec<_> = owners.take(MAX_ASKED).map(Arc::clone).collect();
         if let [only] = &*owners {
             return to(exchange, only, &uri).await;
         }
@@ -42,6 +44,16 @@ pub(super) fn read<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
         not_found(exchange, &uri)
     }
     .boxed()
+}
+
+/// Whether a process would have to be started to ask a backend: on a mere guess none is.
+fn starts_process(exchange: &Exchange<'_>, backend: &Backend) -> bool {
+    let has_leg = match &exchange.client {
+        Client::Legacy(session) => session.as_ref().is_some_and(|session| session.leg_of(backend).is_some()),
+        Client::Modern(_) => false,
+    };
+    let is_legacy = backend.era_for(exchange.era()) != Some(Era::Modern);
+    matches!(backend.config.reach, Reach::Command(_)) && is_legacy && !has_leg
 }
 
 async fn to(exchange: &mut Exchange<'_>, backend: &Arc<Backend>, uri: &str) -> Result<Reply, Error> {

@@ -99,15 +99,12 @@ impl Listen {
         // From here on a change is told: what the client lists after the acknowledgement is newer.
         let lists = Lists::new(exchange.gateway, Revisions::default());
         let session = exchange.gateway.sessions.private(ClientCapabilities::default());
-        let mut legacy = Vec::new();
         for uri in &filter.resource_subscriptions {
-            let Some(owner) = catalog.resource(uri) else { continue };
-            session.subscribe(uri, owner);
-            if owner.era_for(Era::Modern) == Some(Era::Legacy) {
-                legacy.push(session.leg(owner));
+            if let Some(owner) = catalog.resource(uri) {
+                session.subscribe(uri, owner);
             }
         }
-        let listen = Self {
+        Ok(Self {
             changes: session.changes.subscribe(),
             gateway: Arc::clone(exchange.gateway),
             acknowledgement: Some(message(
@@ -119,14 +116,8 @@ impl Listen {
             filter,
             lists,
             upstream: Upstream::new(),
-            session: Arc::clone(&session),
-        };
-        // In tasks of their own: one backend that hangs holds up no news of others.
-        for leg in legacy {
-            let session = Arc::clone(&session);
-            tokio::spawn(async move { leg.open(&session, None).await.map(drop) });
-        }
-        Ok(listen)
+            session,
+        })
     }
 
     pub(crate) async fn next(&mut self) -> Next {
@@ -137,6 +128,7 @@ impl Listen {
         loop {
             tokio::select! {
                 methods = self.lists.next() => {
+                    self.listen();
                     let wanted = methods.into_iter().filter(|method| self.filter.wants(method));
                     let events: Vec<_> = wanted.map(|method| message(method, &self.id, "")).collect();
                     if !events.is_empty() {

@@ -116,13 +116,13 @@ impl News {
                     self.listen();
                 }
                 methods = self.lists.next() => {
+                    // Lists change when backends do, and so may what there is to listen to.
+                    self.listen();
                     // Each message goes to one stream of a session only (2025-11-25, Transports).
                     if self.guard.is_chosen() && !methods.is_empty() {
                         let events = methods.iter().map(|method| sse::event(&jsonrpc::notification_body(method, None)));
                         return Next::Chunk(events.collect::<Vec<Bytes>>().concat().into());
                     }
-                    // Lists change when backends do.
-                    self.listen();
                 }
                 heard = self.upstream.next() => return Next::Chunk(heard.event()),
             }

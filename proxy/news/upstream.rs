@@ -66,8 +66,12 @@ struct Listener {
 enum What {
     /// The stream of a session with a legacy backend.
     Leg(Arc<Leg>, Arc<Opened>),
+    /// Nothing yet: the session with a legacy backend that the client is subscribed at is to be opened.
+    Opening(Arc<Leg>),
     /// News of these resources from a modern backend.
     Resources(Arc<Backend>, Vec<Box<str>>),
+    /// Nothing yet: it is not known what the backend speaks.
+    Unknown(Arc<Backend>),
 }
 
 impl PartialEq for What {
@@ -75,7 +79,9 @@ impl PartialEq for What {
         match (self, other) {
             (Self::Leg(_, left), Self::Leg(_, right)) => Arc::ptr_eq(left, right),
             (Self::Resources(_, left), Self::Resources(_, right)) => left == right,
-            (Self::Leg(..), Self::Resources(..)) | (Self::Resources(..), Self::Leg(..)) => false,
+            (Self::Opening(left), Self::Opening(right)) => Arc::ptr_eq(left, right),
+            (Self::Unknown(_), Self::Unknown(_)) => true,
+            (Self::Leg(..) | Self::Opening(_) | Self::Resources(..) | Self::Unknown(_), _) => false,
         }
     }
 }
@@ -117,16 +123,16 @@ impl Upstream {
         let mut wanted = HashMap::new();
         for backend in backends.iter().filter(|backend| !backend.is_retired()) {
             let what = match backend.era_for(era) {
-                Some(Era::Legacy) => session.leg_of(backend).and_then(|leg| {
+                Some(Era::Legacy) => match session.leg_of(backend).and_then(|leg| Some((leg.current()?, leg))) {
                     // Without a session a stream is nobody's in particular.
-                    let opened = leg.current().filter(|opened| opened.session_id.is_some())?;
-                    Some(What::Leg(leg, opened))
-                }),
+                    Some((opened, leg)) => opened.session_id.is_some().then_some(What::Leg(leg, opened)),
+                    None => is_subscribed(session, backend).then(|| What::Opening(session.leg(backend))),
+                },
                 Some(Era::Modern) => {
                     let uris = session.subscriptions(backend);
                     (!uris.is_empty()).then(|| What::Resources(Arc::clone(backend), uris))
                 }
-                None => None,
+                None => is_subscribed(session, backend).then(|| What::Unknown(Arc::clone(backend))),
             };
             wanted.extend(what.map(|what| (backend.uid, what)));
         }
@@ -139,12 +145,47 @@ impl Upstream {
                         let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);
                         tokio::spawn(hear_leg(Arc::clone(session), leg, opened, sender.clone(), last))
                     }
+                    What::Opening(leg) => tokio::spawn(open(Arc::clone(session), leg)),
                     What::Resources(backend, uris) => tokio::spawn(hear_resources(backend, uris, sender.clone())),
+                    What::Unknown(backend) => tokio::spawn(ask(Arc::clone(session), backend)),
                 };
                 Listener { what, task: task.abort_handle() }
             });
         }
     }
+}
+
+fn is_subscribed(session: &Session, backend: &Backend) -> bool {
+    !session.subscriptions(backend).is_empty()
+}
+
+/// Opens a session with a backend; whoever listens then is told by the session.
+async fn open(session: Arc<Session>, leg: Arc<Leg>) {
+    let mut pause = Pause(RETRY.0);
+    loop {
+        let started = Instant::now();
+        match leg.open(&session, None).await {
+            Ok(_) | Err(Error::SessionUnknown) => return,
+            // One that refuses a handshake and is modern besides is listened to in that era.
+            Err(Error::BackendProtocol { .. } | Error::BackendStatus { status: 400..500, .. })
+                if leg.backend.refused_legacy() =>
+            {
+                return session.changed();
+            }
+            Err(_) => pause.after(started).await,
+        }
+    }
+}
+
+/// Waits until it is known what a backend speaks.
+async fn ask(session: Arc<Session>, backend: Arc<Backend>) {
+    let mut listings = backend.listings.subscribe();
+    while backend.spoken().is_none() {
+        if listings.changed().await.is_err() {
+            return;
+        }
+    }
+    session.changed();
 }
 
 /// Pauses between tries.
@@ -185,11 +226,14 @@ async fn hear_leg(
         };
         if !incoming.status.is_success() || !incoming.is_event_stream() {
             // No stream here (405 and the like), or no session any more: then a new one takes the listener's place.
-            let is_lost = was_heard && matches!(incoming.status.as_u16(), 400 | 404);
-            if !is_lost || leg.open(&session, Some(&opened)).await.is_ok() {
+            if !was_heard || !matches!(incoming.status.as_u16(), 400 | 404) {
                 return;
             }
-            pause.after(started).await;
+            match leg.open(&session, Some(&opened)).await {
+                // The listener's place is another's, or nobody listens any more.
+                Ok(_) | Err(Error::SessionUnknown) => return,
+                Err(_) => pause.after(started).await,
+            }
             continue;
         }
         was_heard = true;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
+use toolgate_config::BackendName;
 
 use super::{ClientCapabilities, Counts, Leg};
 use crate::backend::Backend;
@@ -63,8 +64,8 @@ struct Held {
     level: Option<Box<str>>,
     /// The catalog's revisions at the last lists that the client was given; 0 before the first.
     listed: Revisions,
-    /// Resources that the client wants to hear of, and the uid of the backend of each.
-    subscriptions: BTreeMap<Box<str>, u64>,
+    /// Resources that the client wants to hear of, and the backend of each: by its name, which a reload leaves it.
+    subscriptions: BTreeMap<Box<str>, BackendName>,
     /// What backends have asked the client, oldest first, by the ids that the client was asked under.
     questions: VecDeque<(OwnedId, Asker)>,
     /// Calls under way, by the client's request id.
@@ -211,7 +212,7 @@ impl Session {
         if held.subscriptions.len() >= MAX_SUBSCRIPTIONS && !held.subscriptions.contains_key(uri) {
             return false;
         }
-        if held.subscriptions.insert(uri.into(), backend.uid).is_none() {
+        if held.subscriptions.insert(uri.into(), backend.name().clone()).is_none() {
             self.counts.subscriptions.fetch_add(1, Ordering::Relaxed);
         }
         drop(held);
@@ -230,7 +231,7 @@ impl Session {
     /// The resources of a backend that the client wants to hear of.
     pub(crate) fn subscriptions(&self, backend: &Backend) -> Vec<Box<str>> {
         let held = self.held();
-        held.subscriptions.iter().filter(|(_, uid)| **uid == backend.uid).map(|(uri, _)| uri.clone()).collect()
+        held.subscriptions.iter().filter(|(_, name)| *name == backend.name()).map(|(uri, _)| uri.clone()).collect()
     }
 
     /// An id for a question to the client, who will answer under it. When there are too many, the one whose turn it was to be

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use memchr::memchr;
+use memchr::memchr2;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout_at};
 use toolgate_config::BackendName;
@@ -108,9 +108,10 @@ pub(super) fn beginning_with(said: Said, underway: Underway, backend: &BackendNa
 }
 
 /// A message as an event.
-fn framed(message: Pieces) -> Vec<Bytes> {
-    // Within a line of JSON a carriage return can only be space; as an event it would end a line.
-    if message.0.iter().any(|piece| memchr(b'\r', piece).is_some()) || message.0.len() == 1 && message.len() < 4096 {
+pub(super) fn framed(message: Pieces) -> Vec<Bytes> {
+    // Between the tokens of JSON a line end can only be space; in an event it would end a line.
+    let has_lines = message.0.iter().any(|piece| memchr2(b'\n', b'\r', piece).is_some());
+    if has_lines || message.0.len() == 1 && message.len() < 4096 {
         return vec![sse::event(&message.whole())];
     }
     let mut framed = Vec::with_capacity(message.0.len() + 2);

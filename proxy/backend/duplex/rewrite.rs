@@ -53,14 +53,21 @@ pub(super) fn subscription_of(result: &RawValue) -> Option<&str> {
     #[derive(Deserialize)]
     struct Ended<'a> {
         #[serde(borrow, rename = "_meta")]
-        meta: Option<Meta<'a>>,
+        meta: Option<&'a RawValue>,
     }
     #[derive(Deserialize)]
     struct Meta<'a> {
         #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
         id: Option<&'a RawValue>,
     }
-    Some(serde_json::from_str::<Ended<'_>>(result.get()).ok()?.meta?.id?.get())
+    // An array would be taken for a struct's fields otherwise.
+    let ended: Ended<'_> = serde_json::from_str(object(result)?).ok()?;
+    let meta: Meta<'_> = serde_json::from_str(object(ended.meta?)?).ok()?;
+    Some(meta.id?.get())
+}
+
+fn object(raw: &RawValue) -> Option<&str> {
+    raw.get().starts_with('{').then_some(raw.get())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{Pieces, Sender};
 use super::rewrite::{edit, one_line, replace, subscription_of};
-use crate::error::METHOD_NOT_FOUND;
+use crate::error::{Error, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
 
 /// Questions of a backend that wait for their answers; beyond, the oldest is taken for one that will not be answered.
@@ -166,6 +166,11 @@ impl Table {
                 let id = n.params.request_id()?;
                 let is_it = |call: &Call| call.session == *session && id.raw().as_bytes() == call.id;
                 let number = self.calls.iter().rfind(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
+                // Many servers do not answer a call that was cancelled, and what they ask is not asked on its behalf any more.
+                if let Some(inbox) = self.calls.remove(&number).and_then(|call| call.inbox) {
+                    let message = jsonrpc::error_body(Some(id.raw()), &Error::Cancelled.object()).into();
+                    let _ = inbox.answer.send(Answered { message, result: None });
+                }
                 return Some(flat(replace(body, vec![edit(body, id.raw(), number.to_string())?])));
             }
             Message::Notification(n) if n.method == "notifications/initialized" => {
@@ -258,7 +263,7 @@ impl Table {
         let taker = match self.sharing {
             Sharing::Modern => None,
             Sharing::Session => self.only_call().or_else(|| self.newest_listener()).or_else(|| self.oldest_call()),
-            Sharing::Shared => self.oldest_call(),
+            Sharing::Shared => self.oldest_call_of_the_only_session(),
         };
         let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
             let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();
@@ -294,6 +299,10 @@ impl Table {
                 let its = |(session, _): &(&SessionId, &Sender)| *session == asked;
                 self.underway().find(its).or_else(|| self.listening().find(its)).into_iter().collect()
             }
+            // What is logged for one session is not another's to read.
+            Sharing::Shared if notification.method == "notifications/message" => {
+                self.oldest_call_of_the_only_session().into_iter().collect()
+            }
             Sharing::Shared => self.listening().collect(),
         };
         if takers.is_empty() {
@@ -325,6 +334,12 @@ impl Table {
     fn only_call(&self) -> Option<(&SessionId, &Sender)> {
         let mut calls = self.underway();
         calls.next().filter(|_| calls.next().is_none())
+    }
+
+    /// Nothing tells whose an unnamed message is where several sessions wait: it is nobody's then.
+    fn oldest_call_of_the_only_session(&self) -> Option<(&SessionId, &Sender)> {
+        let mut calls = self.underway();
+        calls.next().filter(|(session, _)| calls.all(|(other, _)| other == *session))
     }
 
     fn oldest_call(&self) -> Option<(&SessionId, &Sender)> {

@@ -504,7 +504,7 @@ async fn clients_that_count_alike_get_what_is_theirs() {
 }
 
 #[tokio::test]
-async fn news_reach_every_stream_and_questions_the_oldest_call() {
+async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     let mut world = World::new(Instances::Shared);
     let (alice, bob, mut end) = two(&mut world).await;
     let (mut a, mut b) = (world.stream(&alice).await, world.stream(&bob).await);
@@ -517,14 +517,18 @@ async fn news_reach_every_stream_and_questions_the_oldest_call() {
     assert_eq!(end.read().await["error"]["code"], -32601, "nobody calls");
 
     let (calling, _) = (world.start(&bob, &call("1")), end.read().await);
-    let (_later, _) = (world.start(&alice, &call("1")), end.read().await);
     end.says(&question(2)).await;
     assert_eq!(next(&mut calling.await.unwrap().unwrap()).await.unwrap(), question(2));
     // Somebody else's answer is no answer.
     let answer = r#"{"jsonrpc":"2.0","id":2,"result":{"by":"alice"}}"#;
     assert_eq!(world.post(&alice, answer).await.unwrap().status, 202);
-    end.says(&question(3)).await;
     assert!(end.written.try_recv().is_err());
+
+    // With calls of two sessions under way nothing tells whose question it is.
+    let (_bob, _) = (world.start(&bob, &call("2")), end.read().await);
+    let (_alice, _) = (world.start(&alice, &call("1")), end.read().await);
+    end.says(&question(3)).await;
+    assert_eq!(end.read().await["error"]["code"], -32601);
 }
 
 #[tokio::test]
