@@ -24,6 +24,8 @@ class Impossible:
     # The era of the session that it holds in, if not in both.
     era: str | None = None
     where: tuple = (DIRECTLY, THROUGH)
+    # Whether it may work after all, as luck has it.
+    by_luck: bool = False
 
     def covers(self, pair, row):
         """Whether it is about this cell."""
@@ -109,6 +111,14 @@ IMPOSSIBLE = [
         gets="stateless servers cannot make requests",
         era=LEGACY,
         where=(DIRECTLY,),
+    ),
+    Impossible(
+        *("*", "every", "logging"),
+        why=EVERYTHING + "logs outside of calls, and a modern client hears it only if a call in the same session is under way",
+        gets="no event log",
+        era=MODERN,
+        where=(THROUGH,),
+        by_luck=True,
     ),
     Impossible(
         *("*", "every", "subscribe"),
