@@ -1,4 +1,4 @@
-"""A server on PyPI `mcp` 1.x: legacy era, stateful. `mcp_v1.py PORT NAME [sse]`; instead of a port, `stdio`."""
+"""A server on PyPI `mcp` 1.x: legacy era, stateful. `mcp_v1.py PORT NAME`."""
 
 import contextlib
 import sys
@@ -112,8 +112,4 @@ def initialization_options():
 
 
 lowlevel.create_initialization_options = initialization_options
-if sys.argv[1] == "stdio":
-    anyio.run(server.run_stdio_async)
-else:
-    app = server.sse_app() if sys.argv[3:] == ["sse"] else server.streamable_http_app()
-    uvicorn.run(Watch(app), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+uvicorn.run(Watch(server.streamable_http_app()), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
