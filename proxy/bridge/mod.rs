@@ -21,7 +21,6 @@ use http::StatusCode;
 
 use crate::backend::{Backend, Incoming, client};
 use crate::error::Error;
-use crate::jsonrpc::{self, Message};
 
 /// What a backend made of a modern request.
 pub(crate) enum Verdict {
@@ -32,23 +31,14 @@ pub(crate) enum Verdict {
 }
 
 /// Looks at the head of an answer to a modern request, and into the body where it is a refusal.
-pub(crate) async fn verdict(backend: &Backend, mut incoming: Incoming) -> Result<Verdict, Error> {
+pub(crate) async fn verdict(backend: &Backend, incoming: Incoming) -> Result<Verdict, Error> {
     let status = incoming.status;
-    let refused = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
-    match status {
-        _ if status.is_success() => return Ok(Verdict::Answer(incoming)),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
+    match client::verdict_on(backend, false, incoming).await? {
+        client::Verdict::Answer(incoming) => Ok(Verdict::Answer(incoming)),
+        client::Verdict::Refusal { status, body, code } => Ok(Verdict::Refusal { status, body, code }),
+        // There is no session to lose.
+        client::Verdict::SessionLost => {
+            Err(Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() })
         }
-        _ if !status.is_client_error() => return Err(refused()),
-        _ => {}
-    }
-    let body = incoming.collect(client::MAX_SMALL_ANSWER, backend.name()).await?;
-    match jsonrpc::parse(&body) {
-        Ok(Message::Response(response)) if response.error => {
-            let code = client::error_code(response.value).unwrap_or(0);
-            Ok(Verdict::Refusal { status, body, code })
-        }
-        _ => Err(refused()),
     }
 }
