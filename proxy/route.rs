@@ -25,6 +25,7 @@ use crate::era::Era;
 use crate::error::{Error, INVALID_REQUEST, Kind, UNSUPPORTED_VERSION};
 use crate::jsonrpc;
 use crate::limit::Permit;
+use crate::news::early;
 use crate::relay::{EventId, Holds, Relay, Side};
 use crate::reply::{Body, Reply, Source};
 use crate::session::{CallGuard, Leg, StreamGuard, Way};
@@ -163,7 +164,7 @@ async fn run(
     let backend = target.backend;
     let body = spliced(exchange.body, target.edits.clone());
     for is_last_try in [false, true] {
-        leg.heard(&session, &opened).await;
+        early::heard(&session, leg, &opened).await;
         let mut request = opened.post(body.clone(), target.timeout, false);
         request.headers.extend(request_id(exchange));
         let incoming = backend.send(request).await?;

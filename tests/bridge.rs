@@ -270,6 +270,36 @@ async fn a_call_whose_client_never_comes_back_is_cancelled_at_its_backend() {
     proxy.until_metric("toolgate_upstream_inflight{backend=\"a\"}", 0.0).await;
 }
 
+/// Method table: `roots/list` from backend.
+/// Complaint 21: Server-to-client requests dropped.
+#[tokio::test]
+async fn a_question_on_the_stream_of_a_shared_session_is_refused_at_once() {
+    let backend = FakeBackend::named("a").held("ask").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let answer = proxy.modern().start_call("a__ask");
+    let call = within(backend.next_call()).await;
+
+    backend.announce(&question(&json!(5), "roots/list")).await;
+    let refused = |message: &Value| message["id"] == 5 && message["error"]["code"] == -32601;
+    backend.until(|backend| backend.responses().iter().any(refused)).await;
+    call.result(&spoken("ask"));
+
+    assert_eq!(within(answer).await.unwrap().result()["content"], spoken("ask")["content"]);
+}
+
+/// Method table: `notifications/{tools,prompts,resources}/list_changed`.
+#[tokio::test]
+async fn a_change_told_to_a_shared_session_alone_is_listed() {
+    let backend = FakeBackend::named("a").tool("x").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.modern().call("a__x").await.result();
+
+    backend.add_tool("y");
+    backend.tell_last(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" })).await;
+
+    proxy.until_tools(&backend, 2).await;
+}
+
 /// Cap: calls that wait for input.
 #[tokio::test]
 async fn beyond_the_cap_of_parked_calls_the_backend_is_told_and_the_call_goes_on() {

@@ -239,7 +239,7 @@ async fn a_question_that_its_backend_takes_back_is_cancelled_under_the_clients_i
 async fn a_question_on_a_backends_own_stream_comes_on_the_clients_own() {
     let backend = FakeBackend::named("a").tool("x").streams().start().await;
     let proxy = TestProxy::fronting(&[&backend]).await;
-    let (client, other) = (proxy.asked_client().await, proxy.asked_client().await);
+    let (client, other) = (proxy.asked_client().await, proxy.client().await);
     let mut stream = client.listen().await;
     client.call("a__x").await.result();
     other.call("a__x").await.result();
@@ -254,6 +254,44 @@ async fn a_question_on_a_backends_own_stream_comes_on_the_clients_own() {
     backend.until(|backend| !backend.responses().is_empty()).await;
 
     assert_eq!(backend.responses(), [said(&json!(0), "roots")]);
+}
+
+/// Method table: `roots/list` from backend.
+#[tokio::test]
+async fn a_question_that_comes_before_the_client_listens_waits_for_it() {
+    let backend = FakeBackend::named("a").held("ask").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    let (answer, call) = client.pending_call("a__ask", &backend).await;
+    assert_eq!(backend.client_streams(), 1, "opened before the call was passed on");
+
+    backend.tell_clients(&question(&json!(7), "roots/list")).await;
+    let mut stream = client.listen().await;
+    let asked = stream.message().await.unwrap();
+    client.reply(&asked["id"], json!({ "said": "roots" })).await;
+    backend.until(|backend| backend.responses() == [said(&json!(7), "roots")]).await;
+    call.result(&spoken("ask"));
+
+    assert_eq!(within(answer).await.unwrap().result(), spoken("ask"));
+    // It is the client's stream from now on.
+    backend.tell_clients(&question(&json!(8), "roots/list")).await;
+    assert_eq!(stream.message().await.unwrap()["method"], "roots/list");
+}
+
+/// Method table: `roots/list` from backend.
+#[tokio::test]
+async fn a_question_to_a_client_that_never_listens_is_refused() {
+    let backend = FakeBackend::named("a").tool("x").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    client.call("a__x").await.result();
+
+    backend.tell_clients(&question(&json!(7), "roots/list")).await;
+    backend.until(|backend| !backend.responses().is_empty()).await;
+
+    let refused = &backend.responses()[0];
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(7), &json!(-32601)));
+    assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
 }
 
 /// Method table: `roots/list` from backend.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::backend::client::{self, Judged, Opened};
 use crate::backend::sse;
+use crate::error::METHOD_NOT_FOUND;
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
 use crate::metrics::Cap;
 use crate::session::{Asker, Leg, Session};
@@ -107,6 +108,16 @@ impl Asked {
 pub(crate) fn put_off(asker: Option<Asker>) {
     if let Some(Asker::Backend { leg, opened, id }) = asker {
         pass_answer(leg, opened, jsonrpc::error_body(Some(id.raw()), &too_many()));
+    }
+}
+
+/// Refuses a question that the client has not come to hear of.
+pub(crate) fn unheard(session: &Session, question: &Bytes) {
+    let Ok(Message::Request(request)) = jsonrpc::parse(question) else { return };
+    if let Some(Asker::Backend { leg, opened, id }) = session.answered(&request.id.owned()) {
+        let message = "the client does not listen to the stream of its session".into();
+        let error = ErrorObject { code: METHOD_NOT_FOUND, message, data: None };
+        pass_answer(leg, opened, jsonrpc::error_body(Some(id.raw()), &error));
     }
 }
 

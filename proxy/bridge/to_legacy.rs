@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
 use crate::metrics::Cap;
+use crate::news::early;
 use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
@@ -189,7 +190,12 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
     let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
     let opened = leg.open(&session, None).await?;
     let sent = Sent { leg, opened, id: own_id, session, is_answered: false };
-    let ear = if sent.session.is_shared() { None } else { listen(&backend, &sent.opened, cap).await };
+    let ear = if sent.session.is_shared() {
+        early::refused(&sent.session, &sent.leg, &sent.opened).await;
+        None
+    } else {
+        listen(&backend, &sent.opened, cap).await
+    };
     let head = Head::new(&backend, &sent, body, (target.timeout, ear.is_some()), route::request_id(exchange));
     let mut call = Call {
         head: Some(head),

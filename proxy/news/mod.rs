@@ -1,6 +1,7 @@
 //! A legacy client's own event stream (GET): says once that a list changed, when it really did, and passes on what backends say
 //! unasked.
 
+pub(crate) mod early;
 mod listen;
 mod upstream;
 
@@ -12,6 +13,7 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use self::early::Early;
 pub(crate) use self::listen::{Filter, Listen};
 use self::upstream::Upstream;
 use crate::backend::sse;
@@ -95,7 +97,7 @@ impl News {
     ) -> Self {
         let lists = Lists::new(gateway, guard.session.listed());
         let changes = guard.session.changes.subscribe();
-        let mut upstream = Upstream::new();
+        let mut upstream = guard.session.take_early().map_or_else(Upstream::new, Early::taken);
         if guard.is_chosen() {
             let last = last.and_then(|last| Some((last.backend, HeaderValue::from_str(last.own).ok()?)));
             upstream.sync(&guard.session, &snapshot.backends, Era::Legacy, last);

@@ -34,6 +34,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(crate) struct Upstream {
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
+    /// Whether there is a client to hear it.
+    is_heard: bool,
     /// By the backend's uid.
     listeners: HashMap<u64, Listener>,
 }
@@ -95,7 +97,34 @@ impl Drop for Listener {
 impl Upstream {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        Self { sender, receiver, listeners: HashMap::new() }
+        Self { sender, receiver, is_heard: true, listeners: HashMap::new() }
+    }
+
+    /// Listens where no client does: what is asked is refused, and lists that changed are listed anew.
+    pub(super) fn unheard() -> Self {
+        Self { is_heard: false, ..Self::new() }
+    }
+
+    /// Listens to the stream of a session with a legacy backend.
+    pub(super) fn hear(&mut self, session: &Arc<Session>, leg: &Arc<Leg>, opened: &Arc<Opened>) {
+        let what = What::Leg(Arc::clone(leg), Arc::clone(opened));
+        let uid = leg.backend.uid;
+        if self.listeners.get(&uid).is_none_or(|listener| listener.what != what) {
+            let to = self.is_heard.then(|| self.sender.clone());
+            let hearing = hear_leg(Arc::clone(session), Arc::clone(leg), Arc::clone(opened), to, None);
+            self.listeners.insert(uid, Listener { what, task: tokio::spawn(hearing).abort_handle() });
+        }
+    }
+
+    /// Stops listening to a backend.
+    pub(super) fn leave(&mut self, backend: u64) {
+        self.listeners.remove(&backend);
+    }
+
+    /// Stops listening; what was heard and has not gone to the client.
+    pub(super) fn left(mut self) -> impl Iterator<Item = Bytes> {
+        self.stop();
+        std::iter::from_fn(move || self.receiver.try_recv().ok().map(|heard| heard.data))
     }
 
     /// The next message. Dropping the future loses nothing.
@@ -143,7 +172,7 @@ impl Upstream {
                 let task = match what.clone() {
                     What::Leg(leg, opened) => {
                         let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);
-                        tokio::spawn(hear_leg(Arc::clone(session), leg, opened, sender.clone(), last))
+                        tokio::spawn(hear_leg(Arc::clone(session), leg, opened, Some(sender.clone()), last))
                     }
                     What::Opening(leg) => tokio::spawn(open(Arc::clone(session), leg)),
                     What::Resources(backend, uris) => tokio::spawn(hear_resources(backend, uris, sender.clone())),
@@ -206,7 +235,7 @@ async fn hear_leg(
     session: Arc<Session>,
     leg: Arc<Leg>,
     opened: Arc<Opened>,
-    to: mpsc::Sender<Heard>,
+    to: Option<mpsc::Sender<Heard>>,
     mut last: Option<HeaderValue>,
 ) {
     let tag = EventId::tag(EventId::NEWS, leg.backend.name().as_str());
@@ -246,6 +275,7 @@ async fn hear_leg(
                 let data = Bytes::from(event.data);
                 let Some(data) = legacy_message(&leg.backend, &mut asked, &data) else { continue };
                 let id = id.map(|id| [&*tag, &*id].concat());
+                let Some(to) = &to else { continue };
                 if to.send(Heard { data, id }).await.is_err() {
                     return;
                 }

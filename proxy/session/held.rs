@@ -15,6 +15,7 @@ use crate::backend::client::{Hello, Opened};
 use crate::catalog::Revisions;
 use crate::era::Version;
 use crate::jsonrpc::OwnedId;
+use crate::news::early::Early;
 
 /// How long a call that its client left can still be cancelled: some clients close the connection and cancel at once, and
 /// either may arrive first.
@@ -76,6 +77,8 @@ struct Held {
     streams: BTreeSet<u64>,
     /// Event streams that it came back for.
     resumed: usize,
+    /// What its backends say while there is none.
+    early: Option<Early>,
     next_ticket: u64,
 }
 
@@ -147,6 +150,9 @@ impl Session {
     pub(crate) fn take_legs(&self, which: impl Fn(&Leg) -> bool) -> Vec<Arc<Leg>> {
         let mut held = self.held();
         let uids: Vec<_> = held.legs.iter().filter(|(_, leg)| which(leg)).map(|(uid, _)| *uid).collect();
+        if let Some(early) = &mut held.early {
+            uids.iter().for_each(|uid| early.leave(*uid));
+        }
         uids.into_iter().filter_map(|uid| held.legs.remove(&uid)).collect()
     }
 
@@ -181,6 +187,20 @@ impl Session {
     /// Whether the client has a stream open for whatever comes.
     pub(crate) fn listens(&self) -> bool {
         !self.held().streams.is_empty()
+    }
+
+    /// Has backends listened to while the client does not listen itself.
+    pub(crate) fn hear_early(&self, listen: impl FnOnce(&mut Option<Early>)) {
+        let mut held = self.held();
+        // Under one lock with the client's streams: what the first of them is to take over is here before it.
+        if held.streams.is_empty() {
+            listen(&mut held.early);
+        }
+    }
+
+    /// What was listened to in the client's place, which is not from now on.
+    pub(crate) fn take_early(&self) -> Option<Early> {
+        self.held().early.take()
     }
 
     /// Every leg there is.

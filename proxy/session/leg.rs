@@ -49,11 +49,13 @@ impl Leg {
         self.heard.send_replace(Some(Arc::clone(opened)));
     }
 
-    /// Waits, in a session whose client listens, until its stream with the backend is open too.
-    pub(crate) async fn heard(&self, session: &Session, opened: &Arc<Opened>) {
-        if opened.session_id.is_none() || !session.listens() {
-            return;
-        }
+    /// Whether that is known of this session.
+    pub(crate) fn is_heard(&self, opened: &Arc<Opened>) -> bool {
+        self.heard.borrow().as_ref().is_some_and(|heard| Arc::ptr_eq(heard, opened))
+    }
+
+    /// Waits until the backend's own stream is open.
+    pub(crate) async fn heard(&self, opened: &Arc<Opened>) {
         let mut heard = self.heard.subscribe();
         let is_it = |heard: &Option<Arc<Opened>>| heard.as_ref().is_some_and(|heard| Arc::ptr_eq(heard, opened));
         let _ = timeout(HEARD_WITHIN, heard.wait_for(is_it)).await.map(drop);

@@ -251,6 +251,15 @@ impl FakeBackend {
         self.say_to_clients(&format!("data: {message}\n\n")).await;
     }
 
+    /// Sends a message on the GET stream of the session that was opened last.
+    pub(crate) async fn tell_last(&self, message: &Value) {
+        let state = || self.shared.state();
+        let last = format!("{}-{}", self.name(), state().opened);
+        let stream = state().sessions.get(&last).and_then(|session| session.stream.clone());
+        let sent = stream.expect("a stream of the last session").send(event(message)).await;
+        sent.expect("a stream that is read");
+    }
+
     /// How many GET streams of clients are open.
     pub(crate) fn client_streams(&self) -> usize {
         let open = |session: &&state::Session| session.client != GATEWAY && session.stream.is_some();
