@@ -105,6 +105,32 @@ async fn clients_of_a_shared_process_that_count_alike_get_what_is_theirs() {
 }
 
 #[tokio::test]
+async fn a_client_of_a_shared_process_that_unsubscribes_leaves_the_others_subscribed() {
+    let proxy = running(&[], "instances: shared").start().await;
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    let watched = json!({ "uri": "test://watched" });
+    for client in [&alice, &bob] {
+        client.pid().await;
+        client.ask("resources/subscribe", watched.clone()).await.result();
+    }
+    let (mut a, mut b) = (alice.listen().await, bob.listen().await);
+    alice.ask("resources/unsubscribe", watched.clone()).await.result();
+
+    alice.call_with("a__touch", json!({ "n": 1 })).await.result();
+    bob.ask("resources/unsubscribe", watched.clone()).await.result();
+    bob.call_with("a__touch", json!({ "n": 2 })).await.result();
+    alice.ask("resources/subscribe", watched).await.result();
+    alice.call_with("a__touch", json!({ "n": 3 })).await.result();
+
+    for (stream, n) in [(&mut b, 1), (&mut a, 3)] {
+        assert_eq!(within(stream.message()).await.unwrap()["params"]["_meta"]["n"], n);
+    }
+    let count = |all: &[Value], method: &str| all.iter().filter(|message| message["method"] == method).count();
+    let read = bob.read_by_process().await;
+    assert_eq!((count(&read, "resources/subscribe"), count(&read, "resources/unsubscribe")), (3, 1));
+}
+
+#[tokio::test]
 async fn a_shared_process_that_dies_is_replaced_for_everybody() {
     let proxy = running(&[], "instances: shared").start().await;
     let (alice, bob) = (proxy.client().await, proxy.client().await);

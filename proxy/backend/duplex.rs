@@ -11,6 +11,7 @@ pub(crate) mod fuzzing;
 mod pipe;
 mod queue;
 mod rewrite;
+mod subscribers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -162,12 +163,17 @@ impl Duplex {
         request: &Outgoing,
         asked: &Request<'_>,
     ) -> Result<Incoming, Error> {
+        let turn = self.in_time(request, async { Ok(pipe.turn(asked).await) }).await?;
+        if pipe.unsubscribe(session, asked) {
+            return Ok(json(StatusCode::OK, jsonrpc::result_body(asked.id.raw(), "{}").into()));
+        }
         let Some((mut underway, message)) = pipe.ask(session, &request.body, asked) else {
             return Ok(bare(StatusCode::NOT_FOUND));
         };
         let (writer, limit) = (Arc::clone(pipe), request.timeout);
         // In a task of its own: what the server says first must not cut the request short.
         let mut writing = tokio::spawn(async move {
+            let _turn = turn;
             timeout(limit.first_byte, writer.write(message, &limit)).await.unwrap_or_else(|_| Err(writer.error()))
         });
         let begun = self.in_time(request, async {

@@ -14,6 +14,7 @@ import time
 
 held = []
 lines = []
+subscribed = set()
 waiting = {}
 
 
@@ -80,6 +81,14 @@ def announce(request):
     answer(request, "announced")
 
 
+def touch(request):
+    if WATCHED in subscribed:
+        notify("notifications/resources/updated", {"uri": WATCHED, "_meta": request["params"]["arguments"]})
+    answer(request, "touched")
+
+
+WATCHED = "test://watched"
+
 TOOLS = {
     "announce": announce,
     "ask": ask,
@@ -95,6 +104,7 @@ TOOLS = {
     "pid": lambda request: answer(request, os.getpid()),
     "release": release,
     "spawn": spawn,
+    "touch": touch,
 }
 
 
@@ -103,13 +113,21 @@ def handle(message):
     if method == "initialize":
         version = message["params"]["protocolVersion"]
         server = {"name": "fixture", "version": "1"}
-        result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": server}
+        capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
+        result = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": server}
         say({"jsonrpc": "2.0", "id": message["id"], "result": result})
         while "deaf" in sys.argv:
             time.sleep(1000)
     elif method == "tools/list":
         tools = [{"name": name, "description": name, "inputSchema": {"type": "object"}} for name in TOOLS]
         say({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})
+    elif method == "resources/list":
+        resources = [{"uri": WATCHED, "name": "watched"}]
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {"resources": resources}})
+    elif method in ("resources/subscribe", "resources/unsubscribe"):
+        change = subscribed.add if method == "resources/subscribe" else subscribed.discard
+        change(message["params"]["uri"])
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
     elif method == "tools/call":
         TOOLS[message["params"]["name"]](message)
     elif method is None:

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::queue::{Pieces, Sender};
 use super::rewrite::{edit, one_line, replace, subscription_of};
+use super::subscribers::Subscribers;
 use crate::error::{Error, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
 
@@ -19,6 +20,15 @@ use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request,
 const MAX_QUESTIONS: usize = 64;
 /// Calls whose clients left that are still known, so that they can be cancelled.
 const MAX_ABANDONED: usize = 256;
+
+/// What changes whom a shared backend tells of a resource.
+const SUBSCRIBE: &str = "resources/subscribe";
+const UNSUBSCRIBE: &str = "resources/unsubscribe";
+
+/// Whether a request changes what its session is subscribed to.
+pub(super) fn changes_subscriptions(request: &Request<'_>) -> bool {
+    matches!(&*request.method, SUBSCRIBE | UNSUBSCRIBE)
+}
 
 /// Whose a pipe is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,6 +75,8 @@ struct Call {
     token: Option<Bytes>,
     session: SessionId,
     purpose: Purpose,
+    /// What it subscribes its session to, where that is not subscribed already.
+    subscribes: Option<Box<str>>,
     /// None when its client has left.
     inbox: Option<Inbox>,
 }
@@ -96,6 +108,8 @@ pub(super) struct Table {
     listeners: Vec<Listener>,
     /// Questions of the backend that are not answered yet, and who was asked, oldest first.
     asked: VecDeque<(OwnedId, SessionId)>,
+    /// Of a pipe that is all sessions'.
+    subscribers: Subscribers,
     /// Whether the backend was told that the handshake is done.
     initialized: bool,
     closed: bool,
@@ -109,6 +123,7 @@ impl Table {
             calls: BTreeMap::new(),
             listeners: Vec::new(),
             asked: VecDeque::new(),
+            subscribers: Subscribers::default(),
             initialized: false,
             closed: false,
         }
@@ -146,8 +161,15 @@ impl Table {
             "subscriptions/listen" => Purpose::Listen,
             _ => Purpose::Plain,
         };
-        let call =
-            Call { id: raw(id), token: token.map(raw), session: Arc::clone(session), purpose, inbox: Some(inbox) };
+        let uri = request.params.uri().filter(|_| request.method == SUBSCRIBE && self.sharing == Sharing::Shared);
+        let call = Call {
+            id: raw(id),
+            token: token.map(raw),
+            session: Arc::clone(session),
+            purpose,
+            subscribes: uri.filter(|uri| self.subscribers.add(session, uri)).map(Into::into),
+            inbox: Some(inbox),
+        };
         self.calls.insert(number, call);
         Some((number, message))
     }
@@ -183,9 +205,28 @@ impl Table {
         Some(one_line(body).into())
     }
 
+    /// Takes in that a session wants to hear of a resource no more. Whether others do, so that the backend is not told.
+    pub(super) fn unsubscribe(&mut self, session: &SessionId, request: &Request<'_>) -> bool {
+        let is_it = request.method == UNSUBSCRIBE && self.sharing == Sharing::Shared;
+        request.params.uri().filter(|_| is_it).is_some_and(|uri| self.subscribers.remove(session, &uri))
+    }
+
+    /// Ends the subscriptions of a session that is over. Returns what the backend is to be told; nobody waits for its answers.
+    pub(super) fn unsubscribe_all(&mut self, session: &SessionId) -> Vec<Bytes> {
+        let over = self.subscribers.end(session).into_iter().map(|uri| {
+            let number = self.next;
+            self.next += 1;
+            let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
+            jsonrpc::request_body(&number.to_string(), UNSUBSCRIBE, Some(&params))
+        });
+        over.collect()
+    }
+
     /// Forgets a call that the backend was never asked, or that is over.
     pub(super) fn forget(&mut self, number: u64) {
-        self.calls.remove(&number);
+        if let Some(Call { session, subscribes: Some(uri), .. }) = self.calls.remove(&number) {
+            self.subscribers.remove(&session, &uri);
+        }
     }
 
     /// A call's client has left. Returns what the backend is to be told.
@@ -246,6 +287,9 @@ impl Table {
     fn answer(&mut self, line: &Bytes, response: &Response<'_>) -> Route {
         let call = response.id.and_then(|id| Some((id, self.calls.remove(&number(id.raw())?)?)));
         let Some((id, call)) = call else { return Route::Nowhere("answers nothing that was asked") };
+        if let Some(uri) = call.subscribes.filter(|_| response.error) {
+            self.subscribers.remove(&call.session, &uri);
+        }
         let Some(inbox) = call.inbox else { return Route::Nowhere("answers a client that has left") };
         let subscription = subscription_of(response.value).filter(|_| call.purpose == Purpose::Listen);
         let parts = [Some(id.raw()), subscription];
@@ -302,6 +346,10 @@ impl Table {
             // What is logged for one session is not another's to read.
             Sharing::Shared if notification.method == "notifications/message" => {
                 self.oldest_call_of_the_only_session().into_iter().collect()
+            }
+            Sharing::Shared if notification.method == "notifications/resources/updated" => {
+                let subscribed = notification.params.uri().map(|uri| self.subscribers.of(&uri)).unwrap_or_default();
+                self.listening().filter(|(session, _)| subscribed.contains(session)).collect()
             }
             Sharing::Shared => self.listening().collect(),
         };

@@ -531,6 +531,81 @@ async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     assert_eq!(end.read().await["error"]["code"], -32601);
 }
 
+fn about(method: &str, uri: &str) -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": { "uri": uri } }).to_string()
+}
+
+fn updated(uri: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": uri } })
+}
+
+/// Asks for something about a resource, which the backend answers.
+async fn ask_about(world: &World, end: &mut End, session: &str, method: &str, uri: &str) -> Value {
+    let asking = world.start(session, &about(method, uri));
+    let asked = end.read().await;
+    assert_eq!((&asked["method"], &asked["params"]["uri"]), (&json!(method), &json!(uri)));
+    end.answers(&asked).await;
+    next(&mut asking.await.unwrap().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_shared_backend_is_unsubscribed_from_what_nobody_wants_to_hear_of_any_more() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    for session in [&alice, &bob] {
+        ask_about(&world, &mut end, session, "resources/subscribe", "a:1").await;
+    }
+
+    let mut answer = world.post(&alice, &about("resources/unsubscribe", "a:1")).await.unwrap();
+    assert_eq!(next(&mut answer).await.unwrap(), json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    assert!(end.written.try_recv().is_err(), "bob still wants to");
+
+    ask_about(&world, &mut end, &bob, "resources/unsubscribe", "a:1").await;
+}
+
+#[tokio::test]
+async fn a_session_of_a_shared_backend_that_ends_gives_up_what_it_was_subscribed_to() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    for (session, uri) in [(&alice, "a:1"), (&alice, "a:2"), (&bob, "a:2")] {
+        ask_about(&world, &mut end, session, "resources/subscribe", uri).await;
+    }
+
+    assert_eq!(world.status(Method::DELETE, &alice).await, 204);
+
+    let told = end.read().await;
+    assert_eq!((&told["method"], &told["params"]["uri"]), (&json!("resources/unsubscribe"), &json!("a:1")));
+    end.answers(&told).await;
+    ask_about(&world, &mut end, &bob, "resources/unsubscribe", "a:2").await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_refused_a_subscription_has_none() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
+    let refused = world.start(&bob, &about("resources/subscribe", "a:1"));
+    let asked = end.read().await;
+    end.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32002, "message": "" } })).await;
+    assert_eq!(next(&mut refused.await.unwrap().unwrap()).await.unwrap()["error"]["code"], -32002);
+
+    ask_about(&world, &mut end, &alice, "resources/unsubscribe", "a:1").await;
+}
+
+#[tokio::test]
+async fn news_of_a_resource_reach_who_is_subscribed_to_it() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    let (mut a, mut b) = (world.stream(&alice).await, world.stream(&bob).await);
+    ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
+    ask_about(&world, &mut end, &bob, "resources/subscribe", "a:2").await;
+
+    end.says(&updated("a:2")).await;
+    end.says(&updated("a:1")).await;
+
+    assert_eq!((next(&mut a).await, next(&mut b).await), (Some(updated("a:1")), Some(updated("a:2"))));
+}
+
 #[tokio::test]
 async fn one_session_of_a_shared_pipe_ends_alone() {
     let mut world = World::new(Instances::Shared);
