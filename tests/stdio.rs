@@ -105,6 +105,20 @@ async fn clients_of_a_shared_process_that_count_alike_get_what_is_theirs() {
 }
 
 #[tokio::test]
+async fn one_process_does_for_discovery_and_for_all_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let births = folder.path().join("births");
+    let proxy = running(&["born", births.to_str().unwrap()], "instances: shared, max_instances: 1").start().await;
+
+    let pid = proxy.client().await.pid().await;
+
+    let modern = proxy.modern();
+    assert_eq!(text(&modern.call("a__pid").await), pid.to_string());
+    assert_eq!(text(&modern.at_level("debug").call("a__pid").await), pid.to_string());
+    assert_eq!(std::fs::read_to_string(&births).unwrap(), format!("{pid}\n"));
+}
+
+#[tokio::test]
 async fn a_client_of_a_shared_process_that_unsubscribes_leaves_the_others_subscribed() {
     let proxy = running(&[], "instances: shared").start().await;
     let (alice, bob) = (proxy.client().await, proxy.client().await);

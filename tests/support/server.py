@@ -1,6 +1,7 @@
 """An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
 
 die       ends as soon as it is started, and writes so into the file named next
+born      writes into the file named next that it was started
 deaf      answers `initialize` and reads no further
 stubborn  ends neither when its input does nor when it is asked to
 """
@@ -142,6 +143,9 @@ def main():
         with open(sys.argv[sys.argv.index("die") + 1], "a") as births:
             births.write("born\n")
         sys.exit(3)
+    if "born" in sys.argv:
+        with open(sys.argv[sys.argv.index("born") + 1], "a") as births:
+            births.write(f"{os.getpid()}\n")
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for line in sys.stdin:

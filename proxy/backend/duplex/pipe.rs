@@ -12,7 +12,7 @@ use toolgate_config::{BackendName, Timeout};
 
 use super::answer::{Listening, Underway};
 use super::queue::{Lost, Pieces, queue};
-use super::table::{Inbox, Route, SessionId, Sharing, Table, changes_subscriptions};
+use super::table::{Inbox, Route, SessionId, Sharing, Table, Trial, changes_subscriptions};
 use crate::error::Error;
 use crate::jsonrpc::{self, Message, Request};
 
@@ -191,6 +191,11 @@ impl Pipe {
             let over = pipe.table().unsubscribe_all(&session);
             over.into_iter().for_each(|body| pipe.outlet.write_soon(body));
         });
+    }
+
+    /// Gives a pipe of the modern era to sessions, if the backend has shown that it is a legacy one.
+    pub(super) fn hand_over(&self, to: Sharing) -> Trial {
+        self.table().hand_over(to)
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use super::queue::{Pieces, Sender};
 use super::rewrite::{edit, one_line, replace, subscription_of};
 use super::subscribers::Subscribers;
-use crate::error::{Error, METHOD_NOT_FOUND};
+use crate::backend::client;
+use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
 
 /// Questions of a backend that wait for their answers; beyond, the oldest is taken for one that will not be answered.
@@ -39,6 +40,17 @@ pub(crate) enum Sharing {
     Session,
     /// All sessions'.
     Shared,
+}
+
+/// What trying the modern era on a pipe came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trial {
+    /// The backend speaks it, or is being asked whether it does.
+    Modern,
+    /// It has refused all that it was asked, and can be told `initialize` as if nothing had been.
+    Refused,
+    /// It left a request without an answer.
+    Silent,
 }
 
 /// A session, as its holder calls it. Empty for requests without one.
@@ -112,6 +124,8 @@ pub(super) struct Table {
     subscribers: Subscribers,
     /// Whether the backend was told that the handshake is done.
     initialized: bool,
+    /// Of a pipe of the modern era.
+    trial: Trial,
     closed: bool,
 }
 
@@ -125,8 +139,20 @@ impl Table {
             asked: VecDeque::new(),
             subscribers: Subscribers::default(),
             initialized: false,
+            trial: Trial::Refused,
             closed: false,
         }
+    }
+
+    /// Gives a pipe of the modern era to sessions, if the backend has shown that it is a legacy one.
+    pub(super) fn hand_over(&mut self, to: Sharing) -> Trial {
+        if !self.is_idle() {
+            return Trial::Modern;
+        }
+        if self.trial == Trial::Refused {
+            self.sharing = to;
+        }
+        self.trial
     }
 
     /// Ends every call and every stream; there will be no more.
@@ -233,6 +259,9 @@ impl Table {
     pub(super) fn leave(&mut self, number: u64) -> Option<Bytes> {
         if self.sharing == Sharing::Modern {
             self.calls.remove(&number)?;
+            if self.trial == Trial::Refused {
+                self.trial = Trial::Silent;
+            }
             let params = format!("{{\"requestId\":{number}}}");
             return Some(jsonrpc::notification_body("notifications/cancelled", Some(&params)));
         }
@@ -270,7 +299,7 @@ impl Table {
 
     /// Whether nobody waits for anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.listeners.is_empty() && self.underway().next().is_none()
+        self.listeners.is_empty() && self.calls.values().all(|call| call.inbox.is_none())
     }
 
     // === from the backend ===
@@ -287,6 +316,11 @@ impl Table {
     fn answer(&mut self, line: &Bytes, response: &Response<'_>) -> Route {
         let call = response.id.and_then(|id| Some((id, self.calls.remove(&number(id.raw())?)?)));
         let Some((id, call)) = call else { return Route::Nowhere("answers nothing that was asked") };
+        let code = client::error_code(response.value).filter(|_| response.error);
+        // Errors that only this era has are as good as a result (2026-07-28, stdio, backward compatibility).
+        if !response.error || matches!(code, Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) {
+            self.trial = Trial::Modern;
+        }
         if let Some(uri) = call.subscribes.filter(|_| response.error) {
             self.subscribers.remove(&call.session, &uri);
         }

@@ -642,6 +642,83 @@ async fn requests_of_the_modern_era_share_a_pipe() {
     assert!(world.ends.try_recv().is_err());
 }
 
+/// Refuses the modern era, as a legacy backend does.
+async fn refuse_modern(world: &mut World) -> End {
+    let asking = world.start_modern(&call("1"));
+    let mut end = world.ends.recv().await.unwrap();
+    let asked = end.read().await;
+    end.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32601, "message": "" } })).await;
+    asking.await.unwrap().unwrap();
+    end
+}
+
+#[tokio::test]
+async fn a_pipe_on_which_the_modern_era_was_refused_is_that_of_the_next_handshake() {
+    for instances in [Instances::Session, Instances::Shared] {
+        let mut world = World::new(instances);
+        let mut end = refuse_modern(&mut world).await;
+
+        let opening = world.start_initialize();
+        let asked = end.read().await;
+        assert_eq!(asked["method"], "initialize");
+        end.answers(&asked).await;
+        let session = id_of(&opening.await.unwrap().unwrap());
+
+        assert!(world.ends.try_recv().is_err());
+        // It is the session's now, which a pipe of the modern era is not.
+        let mut stream = world.stream(&session).await;
+        let news = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+        end.says(&news).await;
+        assert_eq!(next(&mut stream).await, Some(news));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_asked_again_what_it_speaks_has_one_pipe_in_the_end() {
+    let mut world = World::new(Instances::Shared);
+    let (_, _end) = world.session().await;
+    let asked = refuse_modern(&mut world).await;
+
+    world.start_initialize().await.unwrap().unwrap();
+
+    asked.pipe.until_over().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_say_what_it_speaks_gets_a_new_pipe_and_the_old_one_ends() {
+    let mut world = World::new(Instances::Session);
+    let asking = world.start_modern(&call("1"));
+    let mut silent = world.ends.recv().await.unwrap();
+    silent.read().await;
+    asking.abort();
+    assert_eq!(silent.read().await["method"], "notifications/cancelled");
+
+    world.session().await;
+
+    silent.pipe.until_over().await;
+}
+
+#[tokio::test]
+async fn a_backend_of_both_eras_has_a_pipe_for_each_until_nobody_needs_it() {
+    let mut world = World::new(Instances::Shared);
+    let asking = world.start_modern(&call("1"));
+    let mut modern = world.ends.recv().await.unwrap();
+    let asked = modern.read().await;
+    modern.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32022, "message": "" } })).await;
+    asking.await.unwrap().unwrap();
+    let (session, legacy) = world.session().await;
+
+    world.duplex.drop_idle(Instant::now());
+    assert!(!modern.pipe.is_over() && !legacy.pipe.is_over());
+    world.duplex.drop_idle(Instant::now() + IDLE);
+    assert!(modern.pipe.is_over() && !legacy.pipe.is_over(), "it has a session");
+    assert_eq!(world.status(Method::DELETE, &session).await, 204);
+    world.duplex.drop_idle(Instant::now());
+    assert!(!legacy.pipe.is_over());
+    world.duplex.drop_idle(Instant::now() + IDLE);
+    assert!(legacy.pipe.is_over());
+}
+
 #[tokio::test]
 async fn a_client_of_the_modern_era_that_leaves_cancels_its_call() {
     let mut world = World::new(Instances::Session);
