@@ -350,6 +350,8 @@ impl Metrics {
 pub(crate) enum Cap {
     /// Bytes of one message that is made over for another era.
     Answer,
+    /// Calls under way of one session.
+    Calls,
     /// Bytes of one event that is held back to be looked at.
     Event,
     /// Calls that wait for their client's input.
@@ -369,6 +371,7 @@ impl Cap {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Answer => "answer",
+            Self::Calls => "calls",
             Self::Event => "event",
             Self::Parked => "parked",
             Self::Questions => "questions",

@@ -265,6 +265,30 @@ async fn no_more_processes_run_than_may() {
 }
 
 #[tokio::test]
+async fn a_process_that_nobody_uses_gives_way_to_one_that_somebody_needs() {
+    // One is the gateway's own; the first probe may have another for a moment.
+    let proxy = running(&[], "max_instances: 3").start().await;
+    let modern = proxy.modern();
+    let pid = async |level| text(&modern.at_level(level).call("a__pid").await).parse::<u32>().unwrap();
+    eventually(async || proxy.metric("toolgate_probes_total{backend=\"a\",result=\"ok\"}").await >= Some(1.0)).await;
+    let (debug, info) = (pid("debug").await, pid("info").await);
+    assert_eq!(pid("debug").await, debug);
+
+    let notice = pid("notice").await;
+
+    until_dead(info).await;
+    assert_eq!((pid("debug").await, pid("notice").await), (debug, notice));
+    // So it does for a client that has a session of its own, until all are in use.
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    let (_, held) = (alice.pid().await, bob.pid().await);
+    until_dead(debug).await;
+    until_dead(notice).await;
+    let refused = modern.at_level("debug").call("a__pid").await;
+    assert_eq!(refused.code(), 503);
+    assert_eq!(bob.pid().await, held);
+}
+
+#[tokio::test]
 async fn a_program_that_is_not_there_is_a_backend_that_cannot_be_reached() {
     let proxy = Setup::new().backend_reached("a", "command: [no-such-program-anywhere]").start().await;
 

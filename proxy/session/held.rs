@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use toolgate_config::BackendName;
 
-use super::{ClientCapabilities, Counts, Leg};
+use super::{ClientCapabilities, Counts, Leg, NEVER, Pool, Sessions};
 use crate::backend::Backend;
 use crate::backend::client::{Hello, Opened};
 use crate::catalog::Revisions;
 use crate::era::Version;
+use crate::error::Error;
 use crate::jsonrpc::OwnedId;
 
 /// How long a call that its client left can still be cancelled: some clients close the connection and cancel at once, and
@@ -23,6 +24,8 @@ const LEFT_FOR: Duration = Duration::from_secs(10);
 const POLLED_FOR: Duration = Duration::from_mins(10);
 /// Such calls that are remembered for one session.
 const MAX_LEFT: usize = 64;
+/// Calls that one session may have under way.
+const MAX_CALLS: usize = 256;
 /// Event streams one session may have open at once.
 pub(crate) const MAX_STREAMS: usize = 16;
 /// Questions of backends that one session's client has yet to answer; a further one puts an end to the oldest.
@@ -46,6 +49,7 @@ pub(crate) struct Session {
     over: Notify,
     held: Mutex<Held>,
     counts: Arc<Counts>,
+    pool: Weak<Pool>,
 }
 
 impl Drop for Session {
@@ -70,6 +74,8 @@ struct Held {
     questions: VecDeque<(OwnedId, Asker)>,
     /// Calls under way, by the client's request id.
     calls: HashMap<OwnedId, Call>,
+    /// How many those are: an id that is used twice is one of them twice.
+    running: usize,
     /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.
     left: VecDeque<Left>,
     /// Event streams that the client has open for whatever comes, oldest first.
@@ -79,6 +85,16 @@ struct Held {
     next_ticket: u64,
 }
 
+impl Held {
+    fn leg(&mut self, backend: &Arc<Backend>, hello: &Hello) -> Arc<Leg> {
+        Arc::clone(self.legs.entry(backend.uid).or_insert_with(|| Arc::new(Leg::new(backend, hello))))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.running > 0 || !self.streams.is_empty() || self.resumed > 0
+    }
+}
+
 impl Session {
     pub(super) fn new(
         id: u128,
@@ -86,10 +102,11 @@ impl Session {
         expires: u64,
         client_info: &str,
         capabilities: ClientCapabilities,
-        counts: &Arc<Counts>,
+        sessions: &Sessions,
     ) -> Self {
         Self {
-            counts: Arc::clone(counts),
+            counts: Arc::clone(&sessions.counts),
+            pool: Arc::downgrade(&sessions.pool),
             id,
             version,
             capabilities,
@@ -140,8 +157,7 @@ impl Session {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        let held = self.held();
-        !held.calls.is_empty() || !held.streams.is_empty() || held.resumed > 0
+        self.held().is_busy()
     }
 
     pub(crate) fn take_legs(&self, which: impl Fn(&Leg) -> bool) -> Vec<Arc<Leg>> {
@@ -156,11 +172,21 @@ impl Session {
         self.take_legs(|leg| leg.backend.is_retired() && !in_use.contains(&leg.backend.uid))
     }
 
+    /// The leg of a backend, if a session with it is open and nobody uses it.
+    pub(super) fn take_unused_leg(&self, backend: &Backend) -> Option<Arc<Leg>> {
+        let mut held = self.held();
+        let is_open = held.legs.get(&backend.uid).is_some_and(|leg| leg.current().is_some());
+        if is_open && !held.is_busy() { held.legs.remove(&backend.uid) } else { None }
+    }
+
+    /// What this process keeps open with a backend for nobody in particular, where the backend has no room for more.
+    pub(super) fn give_up_another(&self, backend: &Backend) -> Option<Arc<Leg>> {
+        self.pool.upgrade()?.give_up(backend)
+    }
+
     /// This session's side of a backend.
     pub(crate) fn leg(&self, backend: &Arc<Backend>) -> Arc<Leg> {
-        let mut held = self.held();
-        let leg = held.legs.entry(backend.uid).or_insert_with(|| Arc::new(Leg::new(backend, &self.hello)));
-        Arc::clone(leg)
+        self.held().leg(backend, &self.hello)
     }
 
     /// This session's side of a backend, if there is one already.
@@ -264,15 +290,42 @@ impl Session {
         self.held().questions.iter().find(|(_, asker)| is_it(asker)).map(|(id, _)| id.clone())
     }
 
-    /// Notes a call under way, until the returned guard is dropped.
-    pub(crate) fn call(self: &Arc<Self>, id: OwnedId, way: Way) -> CallGuard {
+    /// Notes a call under way on its side of a backend, until the returned guard is dropped.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(crate) fn call_on(
+        self: &Arc<Self>,
+        backend: &Arc<Backend>,
+        id: OwnedId,
+    ) -> Result<(Arc<Leg>, CallGuard), Error> {
         let mut held = self.held();
+        let leg = held.leg(backend, &self.hello);
+        // At once: a leg that no call is on may be given up.
+        let call = self.note_call(&mut held, id, Way::Session(Arc::clone(&leg)))?;
+        Ok((leg, call))
+    }
+
+    /// The same for a call over a connection of its own.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(crate) fn call(self: &Arc<Self>, backend: &Arc<Backend>, id: OwnedId) -> Result<CallGuard, Error> {
+        self.note_call(&mut self.held(), id, Way::Connection(Arc::clone(backend)))
+    }
+
+    fn note_call(self: &Arc<Self>, held: &mut Held, id: OwnedId, way: Way) -> Result<CallGuard, Error> {
+        // What a session of the gateway's own serves is many clients' together, and bounded by the backend's `max_inflight`.
+        if held.running >= MAX_CALLS && self.expires != NEVER {
+            return Err(Error::TooManyCalls { max: MAX_CALLS });
+        }
+        held.running += 1;
         held.next_ticket += 1;
         let ticket = held.next_ticket;
         let call = Call { ticket, way, is_cancelled: false, cancelled: Arc::default() };
         let cancelled = Arc::clone(&call.cancelled);
         held.calls.insert(id.clone(), call);
-        CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false, is_polled: false }
+        Ok(CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false, is_polled: false })
     }
 
     /// Cancels a call, under way or left by its client a moment ago. Returns where the cancellation has to be passed on to.
@@ -409,6 +462,7 @@ impl CallGuard {
 impl Drop for CallGuard {
     fn drop(&mut self) {
         let mut held = self.session.held();
+        held.running -= 1;
         // A client that used the id again has its own entry by now.
         let is_ours = held.calls.get(&self.id).is_some_and(|call| call.ticket == self.ticket);
         if is_ours

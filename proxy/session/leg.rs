@@ -109,7 +109,7 @@ impl Leg {
     }
 
     async fn open_now(&self, session: &Session) -> Result<Arc<Opened>, Error> {
-        let opened = Arc::new(client::open(&self.backend, &self.hello, Judged::Yes).await?);
+        let opened = Arc::new(self.handshake(session).await?);
         self.backend.agreed(opened.version);
         if opened.logging()
             && let Some(level) = session.level()
@@ -133,6 +133,20 @@ impl Leg {
         }
         session.changed();
         Ok(opened)
+    }
+
+    /// Opens a session with the backend. One that has no room for it may be keeping others that nobody uses: each of these gives
+    /// way, the longest unused first.
+    async fn handshake(&self, session: &Session) -> Result<Opened, Error> {
+        loop {
+            match client::open(&self.backend, &self.hello, Judged::Yes).await {
+                Err(full @ Error::BackendFull { .. }) => match session.give_up_another(&self.backend) {
+                    Some(unused) => unused.close().await,
+                    None => return Err(full),
+                },
+                opened => return opened,
+            }
+        }
     }
 
     /// Has the backend told the session's level, if a session with it is open: by one task at a time, which goes on until what
