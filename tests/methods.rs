@@ -1063,6 +1063,21 @@ async fn resources_subscribe_is_told_again_to_a_session_that_was_lost() {
 
 /// Method table: `resources/subscribe`.
 #[tokio::test]
+async fn resources_subscribe_is_sent_once_in_a_session_that_it_opens() {
+    let world = world().await;
+    let client = world.proxy.client().await;
+
+    client.ask("resources/subscribe", json!({ "uri": "old:1" })).await.result();
+    assert_eq!(world.old.by_clients("resources/subscribe").len(), 1);
+
+    world.old.forget_sessions();
+    client.ask("resources/subscribe", json!({ "uri": "old:1" })).await.result();
+    // Once in the session that is lost, once in the new one.
+    assert_eq!(world.old.by_clients("resources/subscribe").len(), 3);
+}
+
+/// Method table: `resources/subscribe`.
+#[tokio::test]
 async fn resources_subscribe_to_what_nobody_has_is_refused_and_unknown_to_modern_clients() {
     let world = world().await;
 

@@ -70,6 +70,8 @@ struct Held {
     listed: Revisions,
     /// Resources that the client wants to hear of, and the backend of each: by its name, which a reload leaves it.
     subscriptions: BTreeMap<Box<str>, BackendName>,
+    /// Those of them that the client's own request is on its way for.
+    subscribing: Vec<Box<str>>,
     /// What backends have asked the client, oldest first, by the ids that the client was asked under.
     questions: VecDeque<(OwnedId, Asker)>,
     /// Calls under way, by the client's request id.
@@ -252,6 +254,21 @@ impl Session {
             self.counts.subscriptions.fetch_sub(1, Ordering::Relaxed);
         }
         self.changed();
+    }
+
+    /// Notes that the client's own request subscribes to a resource, until the returned guard is dropped: no session that is
+    /// opened meanwhile need be told of it.
+    pub(crate) fn subscribing(self: &Arc<Self>, uri: &str) -> Subscribing {
+        self.held().subscribing.push(uri.into());
+        Subscribing { session: Arc::clone(self), uri: uri.into() }
+    }
+
+    /// The resources that a session which was opened anew with a backend is to be told of.
+    pub(super) fn untold(&self, backend: &Backend) -> Vec<Box<str>> {
+        let mut subscriptions = self.subscriptions(backend);
+        let held = self.held();
+        subscriptions.retain(|uri| !held.subscribing.contains(uri));
+        subscriptions
     }
 
     /// The resources of a backend that the client wants to hear of.
@@ -480,6 +497,20 @@ impl Drop for CallGuard {
         }
         drop(held);
         self.session.touch();
+    }
+}
+
+/// A request of the client that subscribes to a resource.
+pub(crate) struct Subscribing {
+    session: Arc<Session>,
+    uri: Box<str>,
+}
+
+impl Drop for Subscribing {
+    fn drop(&mut self) {
+        let mut held = self.session.held();
+        let at = held.subscribing.iter().position(|uri| *uri == self.uri);
+        at.map(|at| held.subscribing.swap_remove(at));
     }
 }
 

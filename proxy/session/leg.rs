@@ -118,7 +118,7 @@ impl Leg {
             self.set_level(&opened, &level).await;
         }
         if opened.session_id.is_some() {
-            for uri in session.subscriptions(&self.backend) {
+            for uri in session.untold(&self.backend) {
                 let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
                 self.tell(&opened, "resources/subscribe", &params).await;
             }
