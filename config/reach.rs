@@ -121,7 +121,7 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// How many of it there are. Default `session`.
     pub instances: Instances,
-    /// Processes at once; further ones are refused. Default 64.
+    /// Processes at once; further ones are refused while all are in use. Default 64.
     pub max_instances: u32,
     /// The longest message that it may write; a longer one ends it. Default 4 MiB.
     pub max_line: u64,

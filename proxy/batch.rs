@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     messages: VecDeque<Bytes>,
     asking: Option<BoxFuture<'static, Reply>>,
     current: Option<Current>,
+    /// Of the answer that is being written.
+    writing: Option<Record>,
 }
 
 /// An answer that streams.
@@ -49,10 +51,13 @@ impl Batch {
             messages: messages.into(),
             asking: None,
             current: None,
+            writing: None,
         }
     }
 
     pub(crate) async fn next(&mut self) -> Next {
+        // Whoever wants more has written what there was.
+        self.writing.take().into_iter().for_each(Record::written);
         loop {
             if let Some(current) = &mut self.current {
                 match current.next().await {
@@ -74,8 +79,11 @@ impl Batch {
             let reply = poll_fn(|cx| asking.as_mut().poll(cx)).await;
             self.asking = None;
             match reply.body {
-                Body::Whole(pieces) if pieces.is_empty() => {}
-                Body::Whole(pieces) => return Next::Chunk(sse::event(&pieces.concat())),
+                Body::Whole(pieces) if pieces.is_empty() => reply.record.into_iter().for_each(Record::written),
+                Body::Whole(pieces) => {
+                    self.writing = reply.record;
+                    return Next::Chunk(sse::event(&pieces.concat()));
+                }
                 Body::Stream(source) => {
                     let wrap = !source.is_event_stream();
                     self.current = Some(Current { source, record: reply.record, wrap, begun: false });

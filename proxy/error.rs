@@ -100,6 +100,8 @@ pub(crate) enum Error {
     SessionsFull { max: u32 },
     #[error("backend `{backend}` broke the protocol: {what} is longer than {max} bytes")]
     TooLong { backend: BackendName, what: &'static str, max: usize },
+    #[error("a session may have {max} calls under way; wait until one has ended")]
+    TooManyCalls { max: usize },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
     #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
@@ -241,7 +243,10 @@ impl Error {
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
             | Self::UnknownTool { .. } => Kind::RpcError,
-            Self::Limited { .. } | Self::TooManyStreams { .. } | Self::TooManySubscriptions { .. } => Kind::Limited,
+            Self::Limited { .. }
+            | Self::TooManyCalls { .. }
+            | Self::TooManyStreams { .. }
+            | Self::TooManySubscriptions { .. } => Kind::Limited,
         }
     }
 
@@ -263,6 +268,7 @@ impl Error {
     /// The cap that it is the refusal of, if of one.
     pub(crate) fn cap(&self) -> Option<Cap> {
         let caps = [
+            (matches!(self, Self::TooManyCalls { .. }), Cap::Calls),
             (matches!(self, Self::SessionsFull { .. }), Cap::Sessions),
             (matches!(self, Self::TooManyStreams { .. }), Cap::Streams),
             (matches!(self, Self::TooManySubscriptions { .. }), Cap::Subscriptions),
@@ -289,6 +295,7 @@ impl Error {
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
             | Self::TooLong { .. }
+            | Self::TooManyCalls { .. }
             | Self::TooManySubscriptions { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -347,7 +354,9 @@ impl Error {
             Self::ResourceNotFound { uri, legacy } => {
                 (if *legacy { RESOURCE_NOT_FOUND } else { INVALID_PARAMS }, Some(json!({ "uri": uri })))
             }
-            Self::TooManySubscriptions { .. } => (own_code(StatusCode::TOO_MANY_REQUESTS), None),
+            Self::TooManyCalls { .. } | Self::TooManySubscriptions { .. } => {
+                (own_code(StatusCode::TOO_MANY_REQUESTS), None)
+            }
             Self::InvalidParams { .. } | Self::UnknownTool { .. } => (INVALID_PARAMS, None),
             Self::Limited { limit, retry_after, .. } => (
                 own_code(StatusCode::TOO_MANY_REQUESTS),

@@ -215,6 +215,7 @@ impl Gateway {
             }
         }
         for rule in snapshot.limits.rules() {
+            metrics.limit(rule.name());
             metrics.limit_keys.with_label_values(&[rule.name()]).set(to_gauge(rule.keys()));
         }
     }

@@ -25,6 +25,14 @@ const CALL_BUCKETS: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 1
 /// Seconds the gateway itself takes.
 const OVERHEAD_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05];
 
+/// What a stream of the gateway is, towards clients.
+const STREAMS: [&str; 3] = ["call", "client", "json"];
+/// How probes, listings, reloads and calls that a limit covers end.
+const PROBES: [&str; 6] = ["connect", "credentials", "ok", "protocol", "status", "timeout"];
+const REFRESHES: [&str; 2] = ["failed", "ok"];
+const RELOADS: [&str; 3] = ["applied", "rejected", "unchanged"];
+const REFUSALS: [&str; 2] = ["concurrency", "rate"];
+
 /// The families, and the registry they are gathered from.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -137,6 +145,13 @@ impl Metrics {
             lapsed: parked.with_label_values(&["lapsed"]),
             refused: parked.with_label_values(&["refused"]),
         };
+        let streams = make.gauges("toolgate_streams", "Open event streams towards clients", &["kind"]);
+        let caps = make.counters("toolgate_caps_reached_total", "Refusals because of a cap", &["cap"]);
+        let reloads = make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]);
+        // What was never counted is 0, not absent: a rate of it is one, and an alert can be tried.
+        STREAMS.iter().for_each(|kind| drop(streams.with_label_values(&[kind])));
+        Cap::ALL.iter().for_each(|cap| drop(caps.with_label_values(&[cap.as_str()])));
+        RELOADS.iter().for_each(|outcome| drop(reloads.with_label_values(&[outcome])));
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
         make.gauges("toolgate_build_info", "Always 1; the version is the label", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
@@ -173,7 +188,7 @@ impl Metrics {
             ),
             inflight: make.gauges("toolgate_upstream_inflight", "Requests under way to a backend", &["backend"]),
             connections: make.gauges("toolgate_connections", "Open client connections", &["listener"]),
-            streams: make.gauges("toolgate_streams", "Open event streams towards clients", &["kind"]),
+            streams,
             sessions: make.gauge("toolgate_sessions", "Client sessions that something is held for"),
             backend_sessions: make.gauges("toolgate_backend_sessions", "Open sessions with a backend", &["backend"]),
             sessions_reopened: make.counters(
@@ -239,14 +254,14 @@ impl Metrics {
             parked,
             questions: make.gauge("toolgate_questions", "Questions of backends that clients have yet to answer"),
             subscriptions: make.gauge("toolgate_subscriptions", "Resources that sessions are subscribed to"),
-            caps: make.counters("toolgate_caps_reached_total", "Refusals because of a cap", &["cap"]),
+            caps,
             limit_refusals: make.counters(
                 "toolgate_limit_refusals_total",
                 "Calls refused by a limit",
                 &["limit", "kind"],
             ),
             limit_keys: make.gauges("toolgate_limit_keys", "Keys a limit keeps count of", &["limit"]),
-            reloads: make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]),
+            reloads,
             reload_ok: make.gauge(
                 "toolgate_config_last_reload_successful",
                 "Whether the configuration on disk is the one running",
@@ -277,8 +292,11 @@ impl Metrics {
         text
     }
 
-    /// The handles of a backend.
+    /// The handles of a backend; what is counted of it elsewhere begins at 0.
     pub(crate) fn backend(&self, name: &str) -> BackendMetrics {
+        PROBES.iter().for_each(|result| drop(self.probes.with_label_values(&[name, result])));
+        REFRESHES.iter().for_each(|result| drop(self.catalog_refreshes.with_label_values(&[name, result])));
+        drop(self.backend_era_changes.with_label_values(&[name]));
         BackendMetrics {
             first_byte: self.first_byte_seconds.with_label_values(&[name]),
             inflight: self.inflight.with_label_values(&[name]),
@@ -339,6 +357,11 @@ impl Metrics {
         self.caps.with_label_values(&[cap.as_str()]).inc();
     }
 
+    /// Begins to count a limit's refusals.
+    pub(crate) fn limit(&self, limit: &str) {
+        REFUSALS.iter().for_each(|kind| drop(self.limit_refusals.with_label_values(&[limit, kind])));
+    }
+
     /// Counts a refusal.
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
@@ -350,6 +373,8 @@ impl Metrics {
 pub(crate) enum Cap {
     /// Bytes of one message that is made over for another era.
     Answer,
+    /// Calls under way of one session.
+    Calls,
     /// Bytes of one event that is held back to be looked at.
     Event,
     /// Calls that wait for their client's input.
@@ -365,10 +390,23 @@ pub(crate) enum Cap {
 }
 
 impl Cap {
+    /// Every cap.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Answer,
+        Self::Calls,
+        Self::Event,
+        Self::Parked,
+        Self::Questions,
+        Self::Sessions,
+        Self::Streams,
+        Self::Subscriptions,
+    ];
+
     /// The label value.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Answer => "answer",
+            Self::Calls => "calls",
             Self::Event => "event",
             Self::Parked => "parked",
             Self::Questions => "questions",
@@ -481,6 +519,28 @@ mod tests {
             text.contains("toolgate_tool_calls_total{backend=\"files\",outcome=\"tool_error\",tool=\"files__read\"} 1"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_was_never_counted_is_0() {
+        let metrics = Metrics::new();
+        metrics.backend("files");
+        metrics.limit("slowly");
+
+        let text = String::from_utf8(metrics.text()).unwrap();
+
+        for cap in Cap::ALL {
+            assert!(text.contains(&format!("toolgate_caps_reached_total{{cap=\"{}\"}} 0\n", cap.as_str())), "{text}");
+        }
+        for series in [
+            "toolgate_config_reloads_total{outcome=\"rejected\"}",
+            "toolgate_probes_total{backend=\"files\",result=\"timeout\"}",
+            "toolgate_catalog_refreshes_total{backend=\"files\",result=\"failed\"}",
+            "toolgate_backend_era_changes_total{backend=\"files\"}",
+            "toolgate_limit_refusals_total{kind=\"rate\",limit=\"slowly\"}",
+        ] {
+            assert!(text.contains(&format!("{series} 0\n")), "{series}");
+        }
     }
 
     #[test]

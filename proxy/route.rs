@@ -28,7 +28,7 @@ use crate::limit::Permit;
 use crate::news::early;
 use crate::relay::{EventId, Holds, Relay, Side};
 use crate::reply::{Body, Reply, Source};
-use crate::session::{CallGuard, Leg, StreamGuard, Way};
+use crate::session::{CallGuard, Leg, StreamGuard};
 use crate::snapshot::Snapshot;
 
 /// How long a request for something nobody knows waits for the lists that may have it by now.
@@ -138,8 +138,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
 /// In the client's own session with the backend.
 async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
-    let leg = session.leg(target.backend);
-    let call = session.call(exchange.id()?.owned(), Way::Session(Arc::clone(&leg)));
+    let (leg, call) = session.call_on(target.backend, exchange.id()?.owned())?;
     let cancelled = call.cancelled();
     let running = async {
         let opened = leg.open(&session, None).await?;

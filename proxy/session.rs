@@ -7,9 +7,10 @@
 mod capabilities;
 mod held;
 mod leg;
+mod pool;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -20,8 +21,10 @@ use serde_json::value::RawValue;
 use toolgate_config::Sessions as Settings;
 
 pub(crate) use self::capabilities::ClientCapabilities;
-pub(crate) use self::held::{Asker, CallGuard, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard, Way};
+pub(crate) use self::held::{Asker, CallGuard, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard};
 pub(crate) use self::leg::Leg;
+use self::pool::Pool;
+pub(crate) use self::pool::{Borrowed, PoolKey};
 use crate::era::Version;
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -36,10 +39,8 @@ const MAX_CLIENT_FIELD: usize = 128;
 const MAX_ENDED: usize = 100_000;
 /// Entries of a full table looked at to find one that goes before others: a look at all of them would cost too much.
 const EVICTION_SAMPLE: usize = 64;
-/// Principals, sets of capabilities, log levels and legacy backends that sessions for modern clients are kept for.
-const MAX_POOLS: usize = 1_024;
-/// Sessions that are kept for one of these.
-const MAX_KEPT: usize = 64;
+/// When a session of the gateway's own expires.
+const NEVER: u64 = u64::MAX;
 /// Whom a session belongs to while nobody is asked who they are.
 pub(crate) const ANYONE: &str = "";
 
@@ -86,56 +87,6 @@ impl ClientInfo {
     }
 }
 
-/// What modern clients must have in common to use one session with a backend that wants one.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct PoolKey {
-    pub(crate) principal: Box<str>,
-    pub(crate) capabilities: ClientCapabilities,
-    /// As JSON.
-    pub(crate) level: Option<Box<str>>,
-    /// The backend's uid.
-    pub(crate) backend: u64,
-}
-
-/// A session in which a backend that wants one is asked for a modern client, who has none. Dropped, it waits for the next.
-pub(crate) struct Borrowed {
-    key: PoolKey,
-    session: Arc<Session>,
-    gateway: Weak<Gateway>,
-}
-
-impl Borrowed {
-    /// Whether other calls use it at the same time.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.key.is_shared()
-    }
-}
-
-impl std::ops::Deref for Borrowed {
-    type Target = Arc<Session>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.session
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        let Some(gateway) = self.gateway.upgrade() else { return };
-        if !self.key.is_shared() {
-            gateway.sessions.give_back(&self.key, &self.session);
-        }
-    }
-}
-
-impl PoolKey {
-    /// Whether one session can serve several calls at once: where the backend cannot ask, nobody can be asked in another's
-    /// place.
-    fn is_shared(&self) -> bool {
-        self.capabilities == ClientCapabilities::default()
-    }
-}
-
 /// What all sessions hold together.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -150,8 +101,8 @@ pub(crate) struct Sessions {
     sealer: ArcSwap<Sealer>,
     settings: ArcSwap<Settings>,
     live: DashMap<u128, Arc<Session>>,
-    /// Sessions for modern clients: shared ones in use or not, and others not in use.
-    pool: DashMap<PoolKey, Vec<Arc<Session>>>,
+    /// Sessions for modern clients.
+    pool: Arc<Pool>,
     /// Ended by DELETE: id and expiry.
     ended: DashMap<u128, u64>,
     pub(crate) counts: Arc<Counts>,
@@ -164,7 +115,7 @@ impl Sessions {
             sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys)),
             settings: ArcSwap::from_pointee(settings.clone()),
             live: DashMap::new(),
-            pool: DashMap::new(),
+            pool: Arc::default(),
             ended: DashMap::new(),
             counts: Arc::default(),
             random: SystemRandom::new(),
@@ -236,17 +187,14 @@ impl Sessions {
             return Err(Error::SessionsFull { max });
         }
         let capabilities = ClientCapabilities::from_bits(token.a);
-        let session = Session::new(id, version, token.e, &token.c.json(), capabilities, &self.counts);
+        let session = Session::new(id, version, token.e, &token.c.json(), capabilities, self);
         Ok(Arc::clone(&self.live.entry(id).or_insert_with(|| Arc::new(session))))
     }
 
     /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart
     /// by what the backend is told, or, where the backend may ask the client, one call's alone.
     pub(crate) fn borrow(gateway: &Arc<Gateway>, key: PoolKey) -> Borrowed {
-        let pool = &gateway.sessions.pool;
-        let pooled =
-            pool.get_mut(&key).and_then(|mut some| if key.is_shared() { some.first().cloned() } else { some.pop() });
-        let session = pooled.unwrap_or_else(|| {
+        let session = gateway.sessions.pool.take(&key).unwrap_or_else(|| {
             let session = gateway.sessions.private(key.capabilities);
             if let Some(level) = &key.level {
                 session.set_level(level);
@@ -262,13 +210,8 @@ impl Sessions {
 
     /// Keeps a session for the next modern client, if there is room.
     fn give_back(&self, key: &PoolKey, session: &Arc<Session>) {
-        let is_room = self.pool.len() < MAX_POOLS || self.pool.contains_key(key);
-        if is_room {
-            let mut kept = self.pool.entry(key.clone()).or_default();
-            if kept.len() < MAX_KEPT {
-                kept.push(Arc::clone(session));
-                return;
-            }
+        if self.pool.keep(key, session) {
+            return;
         }
         let legs = session.take_legs(|_| true);
         if !legs.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
@@ -280,7 +223,7 @@ impl Sessions {
     pub(crate) fn private(&self, capabilities: ClientCapabilities) -> Arc<Session> {
         let info =
             ClientInfo { name: "toolgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), title: None };
-        Arc::new(Session::new(self.random_id(), Version::LATEST, u64::MAX, &info.json(), capabilities, &self.counts))
+        Arc::new(Session::new(self.random_id(), Version::LATEST, NEVER, &info.json(), capabilities, self))
     }
 
     fn random_id(&self) -> u128 {
@@ -334,10 +277,7 @@ impl Sessions {
             true
         };
         self.live.retain(|_, session| stays(session));
-        self.pool.retain(|_, kept| {
-            kept.retain(|session| stays(session));
-            !kept.is_empty()
-        });
+        self.pool.retain(stays);
         legs
     }
 
@@ -349,10 +289,7 @@ impl Sessions {
             false
         };
         self.live.retain(|_, session| goes(session));
-        self.pool.retain(|_, kept| {
-            kept.retain(|session| goes(session));
-            false
-        });
+        self.pool.retain(goes);
         legs
     }
 }

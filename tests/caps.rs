@@ -14,6 +14,38 @@ fn sampling(id: i64) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": "sampling/createMessage", "params": {} })
 }
 
+/// Cap: calls under way of one session.
+#[tokio::test]
+async fn calls_beyond_256_of_one_session_are_refused_and_other_sessions_have_their_own() {
+    let old = FakeBackend::with_held_tool("old", "ask").await;
+    let new = FakeModern::with_held_tool("new", "ask").await;
+    let proxy = Setup::fronting(&[&old]).backend(&new, "").start().await;
+    proxy.until_tools(&old, 1).await;
+    proxy.until_tools(&new, 1).await;
+    let (client, other) = (proxy.client().await, proxy.client().await);
+    let mut running: Vec<_> = (0..255).map(|_| client.start_call("old__ask")).collect();
+    old.until(|old| old.calls().len() == 255).await;
+    running.push(client.start_call("new__ask"));
+    new.until(|new| new.calls().len() == 1).await;
+
+    for tool in ["old__ask", "new__ask"] {
+        let refused = client.call(tool).await;
+        assert_eq!((refused.status, refused.code()), (200, 429));
+        assert!(refused.message().contains("256 calls under way"), "{refused:?}");
+    }
+    assert_eq!(reached(&proxy, "calls").await, 2.0);
+    running.push(other.start_call("old__ask"));
+    old.until(|old| old.calls().len() == 256).await;
+    running.swap_remove(0).abort();
+
+    // A place is there again when the one that left is gone.
+    eventually(async || {
+        running.push(client.start_call("old__ask"));
+        old.calls().len() > 256
+    })
+    .await;
+}
+
 /// Cap: event streams of one session.
 #[tokio::test]
 async fn streams_beyond_16_of_one_session_are_refused_and_other_sessions_have_their_own() {

@@ -303,7 +303,7 @@ async fn a_forgotten_session_of_the_gateways_own_costs_no_list() {
     backend.add_tool("new");
     eventually(async || client.tools().await == ["a__x", "a__new"]).await;
 
-    assert_eq!(proxy.metric("toolgate_catalog_refreshes_total{backend=\"a\",result=\"failed\"}").await, None);
+    assert_eq!(proxy.metric("toolgate_catalog_refreshes_total{backend=\"a\",result=\"failed\"}").await, Some(0.0));
 }
 
 #[tokio::test]

@@ -146,6 +146,33 @@ async fn a_batch_is_answered_message_by_message_in_the_one_version_that_has_them
     assert_eq!(answer_to(json!(60))["result"], spoken("echo"));
     assert_eq!(answer_to(json!(61))["error"]["code"], -32602);
     assert_eq!(answer_to(json!(62))["result"]["tools"][0]["name"], "a__echo");
+    for (method, outcome) in
+        [("ping", "ok"), ("tools/call", "ok"), ("tools/call", "rpc_error"), ("tools/list", "ok"), ("_OTHER", "ok")]
+    {
+        let series = format!("toolgate_requests_total{{era=\"legacy\",method=\"{method}\",outcome=\"{outcome}\"}}");
+        assert_eq!(proxy.metric(&series).await, Some(1.0), "{series}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_batch_that_its_client_leaves_counts_as_left() {
+    let backend = FakeBackend::with_held_tool("a", "slow").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client_of("2025-03-26").await;
+
+    let running = client.start_post(
+        r#"[{"jsonrpc":"2.0","id":75,"method":"ping"},
+            {"jsonrpc":"2.0","id":76,"method":"tools/call","params":{"name":"a__slow"}}]"#,
+    );
+    let call = backend.next_call().await;
+    running.abort();
+    within(call.disconnected()).await;
+
+    let count = |method, outcome| {
+        format!("toolgate_requests_total{{era=\"legacy\",method=\"{method}\",outcome=\"{outcome}\"}}")
+    };
+    proxy.until_metric(&count("tools/call", "client_closed"), 1.0).await;
+    assert_eq!(proxy.metric(&count("ping", "ok")).await, Some(1.0));
 }
 
 #[tokio::test]

@@ -838,6 +838,29 @@ async fn subscriptions_listen_tells_what_was_asked_for_and_nothing_else() {
 
 /// Method table: `subscriptions/listen`.
 #[tokio::test]
+async fn subscriptions_listen_without_a_filter_begins_no_stream_and_leaves_out_what_nobody_has() {
+    let world = world().await;
+    let client = world.proxy.modern();
+
+    for params in [
+        json!({}),
+        json!({ "notifications": null }),
+        json!({ "notifications": ["toolsListChanged"] }),
+        json!({ "notifications": { "toolsListChanged": "yes" } }),
+        json!({ "notifications": { "resourceSubscriptions": "new:1" } }),
+    ] {
+        let bad = client.ask("subscriptions/listen", params.clone()).await;
+        assert_eq!((bad.status, bad.code()), (400, -32602), "{params}");
+    }
+
+    let (_opened, honoured) = client.listen(json!({ "resourceSubscriptions": ["nobody:1"] })).await;
+    assert_eq!(honoured, json!({}));
+    let (_opened, honoured) = client.listen(json!({})).await;
+    assert_eq!(honoured, json!({}));
+}
+
+/// Method table: `subscriptions/listen`.
+#[tokio::test]
 async fn subscriptions_listen_speaks_under_the_id_of_its_request_and_ends_with_a_result() {
     let world = world().await;
     let client = world.proxy.modern();
@@ -849,9 +872,6 @@ async fn subscriptions_listen_speaks_under_the_id_of_its_request_and_ends_with_a
         let acknowledged = opened.message().await.unwrap();
         assert_eq!(acknowledged["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"], id);
     }
-    let bad = client.ask("subscriptions/listen", json!({ "notifications": { "toolsListChanged": "yes" } })).await;
-    assert_eq!(bad.code(), -32602);
-    assert_eq!(client.ask("subscriptions/listen", json!({})).await.code(), -32602);
     let legacy = world.proxy.client().await.ask("subscriptions/listen", json!({ "notifications": {} })).await;
     assert_eq!((legacy.status, legacy.code()), (200, -32601));
 
@@ -1059,6 +1079,21 @@ async fn resources_subscribe_is_told_again_to_a_session_that_was_lost() {
     let again = world.old.by_clients("resources/subscribe");
     assert_eq!(again.len(), before + 1);
     assert_eq!(again.last().unwrap().json()["params"]["uri"], "old:1");
+}
+
+/// Method table: `resources/subscribe`.
+#[tokio::test]
+async fn resources_subscribe_is_sent_once_in_a_session_that_it_opens() {
+    let world = world().await;
+    let client = world.proxy.client().await;
+
+    client.ask("resources/subscribe", json!({ "uri": "old:1" })).await.result();
+    assert_eq!(world.old.by_clients("resources/subscribe").len(), 1);
+
+    world.old.forget_sessions();
+    client.ask("resources/subscribe", json!({ "uri": "old:1" })).await.result();
+    // Once in the session that is lost, once in the new one.
+    assert_eq!(world.old.by_clients("resources/subscribe").len(), 3);
 }
 
 /// Method table: `resources/subscribe`.

@@ -36,12 +36,14 @@ async fn sessions_are_spread_and_stay_where_they_began() {
         }
     }
 
-    assert_eq!((a.by_clients("initialize").len(), b.by_clients("initialize").len()), (4, 4));
-    assert_eq!((a.calls().len(), b.calls().len()), (12, 12));
-    for backend in [&a, &b] {
+    // The gateway's own session takes turns with them.
+    let begun = [&a, &b].map(|backend| backend.by_clients("initialize").len());
+    assert!(begun.iter().all(|begun| *begun >= 3), "{begun:?}");
+    for (backend, begun) in [&a, &b].into_iter().zip(begun) {
+        assert_eq!(backend.calls().len(), begun * 3);
         // The fake fails the test if it is sent a session id that is not its own.
         let sessions: HashSet<_> = backend.calls().into_iter().map(|call| call.session).collect();
-        assert_eq!(sessions.len(), 4);
+        assert_eq!(sessions.len(), begun);
     }
 }
 

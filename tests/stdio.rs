@@ -105,6 +105,46 @@ async fn clients_of_a_shared_process_that_count_alike_get_what_is_theirs() {
 }
 
 #[tokio::test]
+async fn one_process_does_for_discovery_and_for_all_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let births = folder.path().join("births");
+    let proxy = running(&["born", births.to_str().unwrap()], "instances: shared, max_instances: 1").start().await;
+
+    let pid = proxy.client().await.pid().await;
+
+    let modern = proxy.modern();
+    assert_eq!(text(&modern.call("a__pid").await), pid.to_string());
+    assert_eq!(text(&modern.at_level("debug").call("a__pid").await), pid.to_string());
+    assert_eq!(std::fs::read_to_string(&births).unwrap(), format!("{pid}\n"));
+}
+
+#[tokio::test]
+async fn a_client_of_a_shared_process_that_unsubscribes_leaves_the_others_subscribed() {
+    let proxy = running(&[], "instances: shared").start().await;
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    let watched = json!({ "uri": "test://watched" });
+    for client in [&alice, &bob] {
+        client.pid().await;
+        client.ask("resources/subscribe", watched.clone()).await.result();
+    }
+    let (mut a, mut b) = (alice.listen().await, bob.listen().await);
+    alice.ask("resources/unsubscribe", watched.clone()).await.result();
+
+    alice.call_with("a__touch", json!({ "n": 1 })).await.result();
+    bob.ask("resources/unsubscribe", watched.clone()).await.result();
+    bob.call_with("a__touch", json!({ "n": 2 })).await.result();
+    alice.ask("resources/subscribe", watched).await.result();
+    alice.call_with("a__touch", json!({ "n": 3 })).await.result();
+
+    for (stream, n) in [(&mut b, 1), (&mut a, 3)] {
+        assert_eq!(within(stream.message()).await.unwrap()["params"]["_meta"]["n"], n);
+    }
+    let count = |all: &[Value], method: &str| all.iter().filter(|message| message["method"] == method).count();
+    let read = bob.read_by_process().await;
+    assert_eq!((count(&read, "resources/subscribe"), count(&read, "resources/unsubscribe")), (3, 1));
+}
+
+#[tokio::test]
 async fn a_shared_process_that_dies_is_replaced_for_everybody() {
     let proxy = running(&[], "instances: shared").start().await;
     let (alice, bob) = (proxy.client().await, proxy.client().await);
@@ -222,6 +262,30 @@ async fn no_more_processes_run_than_may() {
     assert!(refused.message().contains("as many processes as it may (2)"), "{refused:?}");
     alice.delete().await;
     eventually(async || bob.call("a__pid").await.response().get("result").is_some()).await;
+}
+
+#[tokio::test]
+async fn a_process_that_nobody_uses_gives_way_to_one_that_somebody_needs() {
+    // One is the gateway's own; the first probe may have another for a moment.
+    let proxy = running(&[], "max_instances: 3").start().await;
+    let modern = proxy.modern();
+    let pid = async |level| text(&modern.at_level(level).call("a__pid").await).parse::<u32>().unwrap();
+    eventually(async || proxy.metric("toolgate_probes_total{backend=\"a\",result=\"ok\"}").await >= Some(1.0)).await;
+    let (debug, info) = (pid("debug").await, pid("info").await);
+    assert_eq!(pid("debug").await, debug);
+
+    let notice = pid("notice").await;
+
+    until_dead(info).await;
+    assert_eq!((pid("debug").await, pid("notice").await), (debug, notice));
+    // So it does for a client that has a session of its own, until all are in use.
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    let (_, held) = (alice.pid().await, bob.pid().await);
+    until_dead(debug).await;
+    until_dead(notice).await;
+    let refused = modern.at_level("debug").call("a__pid").await;
+    assert_eq!(refused.code(), 503);
+    assert_eq!(bob.pid().await, held);
 }
 
 #[tokio::test]

@@ -30,7 +30,8 @@ pub(super) struct Backend {
     cwd: Option<FilePath>,
     /// How many processes of a command there are. Default `session`.
     instances: Option<OrVariable<Instances>>,
-    /// Processes of a command at once, of which the gateway itself has one or two; further ones are refused. Default 64.
+    /// Processes of a command at once, of which the gateway itself has one or two. Beyond, one that was kept for modern clients
+    /// and is not in use gives way, or the further one is refused. Default 64.
     max_instances: Option<OrVariable<Number<1, 10_000>>>,
     /// The longest message that a command may write; a longer one ends it. Default `4MiB`.
     max_line: Option<Size>,

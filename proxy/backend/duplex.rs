@@ -2,7 +2,8 @@
 //!
 //! POST of `initialize` opens a pipe and is answered with a session id of our making; POST with that id writes to the pipe
 //! and is answered with what belongs to the request, as JSON or as an event stream; GET streams what belongs to none;
-//! DELETE ends it; an id whose pipe is gone gets 404. Requests of the modern era, which knows no sessions, share a pipe.
+//! DELETE ends it; an id whose pipe is gone gets 404. Requests of the modern era, which knows no sessions, share a pipe; one on
+//! which a backend showed that it does not speak that era is the next session's.
 //!
 //! What opens pipes, and reads them, is elsewhere: `stdio`, `legacy_sse`.
 
@@ -11,6 +12,7 @@ pub(crate) mod fuzzing;
 mod pipe;
 mod queue;
 mod rewrite;
+mod subscribers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ use self::answer::{bare, beginning_with, json};
 pub(crate) use self::pipe::{Held, Outlet, Pipe};
 pub(crate) use self::queue::{Pieces, Receiver, Sender, queue};
 pub(crate) use self::table::Sharing;
-use self::table::{Answered, SessionId};
+use self::table::{Answered, SessionId, Trial};
 use super::{Incoming, Outgoing, Transport};
 use crate::error::{Error, METHOD_NOT_FOUND, Phase};
 use crate::jsonrpc::{self, ErrorObject, Message, Request};
@@ -40,8 +42,8 @@ const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-versi
 const FIRST_MODERN: &str = "2026-07-28";
 /// How long a session may go without its first request after `initialize`: nobody knows its id, or it would have come.
 const CONFIRM: Duration = Duration::from_secs(30);
-/// How long the pipe of the modern era is kept without a request.
-const MODERN_IDLE: Duration = Duration::from_secs(300);
+/// How long a pipe that is nobody's own is kept without anybody who needs it.
+const IDLE: Duration = Duration::from_secs(300);
 /// Sessions that share one pipe.
 const MAX_SHARING: u32 = 100_000;
 
@@ -81,6 +83,8 @@ struct Session {
 struct Shared {
     pipe: Arc<Held>,
     result: Box<str>,
+    /// When a session last began or ended.
+    used: Instant,
 }
 
 /// The pipe of the modern era.
@@ -162,12 +166,17 @@ impl Duplex {
         request: &Outgoing,
         asked: &Request<'_>,
     ) -> Result<Incoming, Error> {
+        let turn = self.in_time(request, async { Ok(pipe.turn(asked).await) }).await?;
+        if pipe.unsubscribe(session, asked) {
+            return Ok(json(StatusCode::OK, jsonrpc::result_body(asked.id.raw(), "{}").into()));
+        }
         let Some((mut underway, message)) = pipe.ask(session, &request.body, asked) else {
             return Ok(bare(StatusCode::NOT_FOUND));
         };
         let (writer, limit) = (Arc::clone(pipe), request.timeout);
         // In a task of its own: what the server says first must not cut the request short.
         let mut writing = tokio::spawn(async move {
+            let _turn = turn;
             timeout(limit.first_byte, writer.write(message, &limit)).await.unwrap_or_else(|_| Err(writer.error()))
         });
         let begun = self.in_time(request, async {
@@ -205,7 +214,7 @@ impl Duplex {
         let id = self.new_id();
         let (pipe, message) = match self.instances {
             Instances::Session => {
-                let pipe = Arc::new(self.opener.open(Sharing::Session, &request.timeout).await?);
+                let pipe = self.open(Sharing::Session, request).await?;
                 match self.handshake(&pipe.0, &id, request, asked).await? {
                     Ok(Answered { message, result: Some(_) }) => (pipe, message),
                     // Nobody gets a session out of an error, so nobody will end it.
@@ -237,18 +246,43 @@ impl Duplex {
         if self.sessions().len() >= MAX_SHARING as usize {
             return Err(Error::BackendFull { backend: self.backend.clone(), max: MAX_SHARING, of: "sessions" });
         }
-        if let Some(shared) = shared.as_ref().filter(|shared| !shared.pipe.0.is_over()) {
+        if let Some(shared) = shared.as_mut().filter(|shared| !shared.pipe.0.is_over()) {
+            shared.used = Instant::now();
+            // Whoever comes from asking what the backend speaks leaves nothing behind.
+            self.left_over(Sharing::Shared).await;
             return Ok(Ok((Arc::clone(&shared.pipe), shared.result.clone())));
         }
-        let pipe = Arc::new(self.opener.open(Sharing::Shared, &request.timeout).await?);
+        let pipe = self.open(Sharing::Shared, request).await?;
         match self.handshake(&pipe.0, id, request, asked).await? {
             Ok(Answered { result: Some(result), .. }) => {
                 let result: Box<str> = result.get().into();
-                *shared = Some(Shared { pipe: Arc::clone(&pipe), result: result.clone() });
+                *shared = Some(Shared { pipe: Arc::clone(&pipe), result: result.clone(), used: Instant::now() });
                 Ok(Ok((pipe, result)))
             }
             Ok(Answered { message, result: None }) => Ok(Err(json(StatusCode::OK, message))),
             Err(status) => Ok(Err(bare(status))),
+        }
+    }
+
+    /// A pipe for a handshake: the one on which the backend showed that it needs one, or a new one.
+    async fn open(&self, sharing: Sharing, request: &Outgoing) -> Result<Arc<Held>, Error> {
+        match self.left_over(sharing).await {
+            Some(pipe) => Ok(pipe),
+            None => self.opener.open(sharing, &request.timeout).await.map(Arc::new),
+        }
+    }
+
+    /// The pipe of the modern era, where that is of no use for it. One that cannot be used otherwise either is ended.
+    async fn left_over(&self, sharing: Sharing) -> Option<Arc<Held>> {
+        let mut modern = self.modern.lock().await;
+        let trial = modern.as_ref().filter(|modern| !modern.pipe.0.is_over())?.pipe.0.hand_over(sharing);
+        match trial {
+            Trial::Modern => None,
+            Trial::Refused => modern.take().map(|modern| modern.pipe),
+            Trial::Silent => {
+                *modern = None;
+                None
+            }
         }
     }
 
@@ -304,7 +338,13 @@ impl Duplex {
             Some((id, session)) => {
                 match self.instances {
                     Instances::Session => session.pipe.0.end(session.pipe.0.closed()),
-                    Instances::Shared => session.pipe.0.end_session(&id),
+                    Instances::Shared => {
+                        session.pipe.0.end_session(&id);
+                        // Where somebody holds it, a session begins.
+                        if let Some(shared) = self.shared.try_lock().ok().as_mut().and_then(|shared| shared.as_mut()) {
+                            shared.used = Instant::now();
+                        }
+                    }
                 }
                 bare(StatusCode::NO_CONTENT)
             }
@@ -339,11 +379,14 @@ impl Duplex {
         self.exchange(&pipe.0, &SessionId::from(""), request, message).await
     }
 
-    /// Drops the pipe of the modern era once nobody uses it: a backend that turned out to be a legacy one has no need of it.
-    fn drop_idle(&self) {
-        let Ok(mut modern) = self.modern.try_lock() else { return };
-        if modern.as_ref().is_some_and(|m| m.used.elapsed() >= MODERN_IDLE && m.pipe.0.is_idle()) {
-            *modern = None;
+    /// Drops the pipe of either era once nobody needs it: a backend may speak both, and its clients one.
+    fn drop_idle(&self, now: Instant) {
+        let is_old = |used: Instant| now.saturating_duration_since(used) >= IDLE;
+        if let Ok(mut modern) = self.modern.try_lock() {
+            modern.take_if(|modern| is_old(modern.used) && modern.pipe.0.is_idle());
+        }
+        if let Ok(mut shared) = self.shared.try_lock() {
+            shared.take_if(|shared| is_old(shared.used) && self.sessions().is_empty());
         }
     }
 }
@@ -351,7 +394,7 @@ impl Duplex {
 #[async_trait]
 impl Transport for Duplex {
     async fn send(&self, request: Outgoing) -> Result<Incoming, Error> {
-        self.drop_idle();
+        self.drop_idle(Instant::now());
         match request.verb {
             Method::GET => Ok(self.listen(&request)),
             Method::DELETE => Ok(self.delete(&request)),

@@ -1,22 +1,24 @@
 //! Several servers that are one backend: each request goes to one of them.
 //!
 //! A session lives where it began, so its id, as the rest of the gateway has it, begins with the number of its replica:
-//! nothing is remembered here. What belongs to no session goes to the replica with the fewest requests under way. One that
-//! fails again and again is ejected for a while, but never the last one.
+//! nothing is remembered here. What belongs to no session goes to the replica with the fewest requests under way; a stream on
+//! which news are waited for is none of these. One that fails again and again is ejected for a while, but never the last one.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use toolgate_config::{BackendName, Url};
 
 use super::{Body, Endpoint, Incoming, Outgoing, Transport, passive_failure};
 use crate::error::{Error, Phase};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// Failures in a row that eject a replica.
 const FAILURES: u32 = 3;
 /// How long it is ejected at first; that doubles.
@@ -30,6 +32,8 @@ pub(crate) struct Replicas {
     replicas: Vec<Arc<Replica>>,
     /// Where the search for the least busy one starts, so that equals take turns.
     turn: AtomicUsize,
+    /// Where each round of turns starts: what comes in a rhythm, such as probes between calls, must not always meet the same.
+    rounds: RandomState,
 }
 
 struct Replica {
@@ -95,14 +99,16 @@ impl Replicas {
             record: Mutex::default(),
         };
         let replicas = replicas.map(|entry| Arc::new(replica(entry))).collect();
-        Self { backend: backend.clone(), replicas, turn: AtomicUsize::new(0) }
+        Self { backend: backend.clone(), replicas, turn: AtomicUsize::new(0), rounds: RandomState::new() }
     }
 
     /// The least busy replica that is not ejected, other than one that was tried.
     fn choose(&self, now: Instant, tried: Option<usize>) -> Option<usize> {
         let count = self.replicas.len();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = (0..count).map(|step| turn.wrapping_add(step) % count).filter(|index| Some(*index) != tried);
+        let offset = self.rounds.hash_one(turn.checked_div(count)?) as usize % count;
+        let first = turn % count + offset;
+        let in_turn = (first..first + count).map(|index| index % count).filter(|index| Some(*index) != tried);
         in_turn
             .filter_map(|index| Some((index, self.replicas.get(index)?)))
             .min_by_key(|(_, replica)| (replica.is_ejected(now), replica.inflight.load(Ordering::Relaxed)))
@@ -112,7 +118,7 @@ impl Replicas {
     /// Sends to one of them and notes how it went. Ids of sessions get its number.
     async fn send_to(&self, index: usize, request: Outgoing) -> Result<Incoming, Error> {
         let Some(replica) = self.replicas.get(index) else { return Ok(lost()) };
-        let underway = Underway::new(replica);
+        let underway = (!rests(&request)).then(|| Underway::new(replica));
         let answer = replica.transport.send(request).await;
         let mut incoming = match answer {
             Ok(incoming) => incoming,
@@ -131,7 +137,9 @@ impl Replicas {
                 incoming.headers.insert(SESSION_ID, tagged);
             }
         }
-        incoming.body = Box::new(Counted { body: incoming.body, _underway: underway });
+        if let Some(underway) = underway {
+            incoming.body = Box::new(Counted { body: incoming.body, _underway: underway });
+        }
         Ok(incoming)
     }
 
@@ -200,6 +208,12 @@ fn untagged(id: &str) -> Option<(usize, HeaderValue)> {
     Some((index.parse().ok()?, HeaderValue::from_str(own).ok()?))
 }
 
+/// Whether a request opens a stream that has no end of its own and is silent most of the time: it is no work.
+fn rests(request: &Outgoing) -> bool {
+    let listens = |(name, value): &(HeaderName, HeaderValue)| *name == METHOD && *value == "subscriptions/listen";
+    request.verb == Method::GET || request.headers.iter().any(listens)
+}
+
 fn never_ran(error: &Error) -> bool {
     matches!(error, Error::BackendConnect { .. } | Error::BackendTimeout { phase: Phase::Connect, .. })
 }
@@ -255,7 +269,6 @@ impl Body for Counted {
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
     use toolgate_config::Timeout;
 
     use super::*;
@@ -326,6 +339,42 @@ mod tests {
         drop(held);
 
         assert!(replicas.endpoints().iter().all(|endpoint| endpoint.inflight == 0));
+    }
+
+    #[tokio::test]
+    async fn streams_that_rest_are_no_load() {
+        let (replicas, asked) = replicas([true, true]);
+        let mut get = post(Some("0.x"));
+        get.verb = Method::GET;
+        let mut listen = post(Some("0.x"));
+        listen.headers.push((METHOD, HeaderValue::from_static("subscriptions/listen")));
+
+        let _resting = (replicas.send(get).await.unwrap(), replicas.send(listen).await.unwrap());
+
+        assert!(replicas.endpoints().iter().all(|endpoint| endpoint.inflight == 0));
+        for _ in 0..20 {
+            replicas.send(post(None)).await.unwrap();
+        }
+        let asked = asked.map(|asked| asked.load(Ordering::SeqCst));
+        assert_eq!(asked, [12, 10]);
+    }
+
+    #[tokio::test]
+    async fn equals_take_turns_whatever_comes_between() {
+        let (replicas, asked) = replicas([true, true]);
+        let mut calls = [0, 0];
+
+        for _ in 0..64 {
+            // A probe, and then a call.
+            replicas.send(post(None)).await.unwrap();
+            let before = asked.each_ref().map(|asked| asked.load(Ordering::SeqCst));
+            replicas.send(post(None)).await.unwrap();
+            let to_first = asked[0].load(Ordering::SeqCst) > before[0];
+            calls[usize::from(!to_first)] += 1;
+        }
+
+        assert_eq!(asked.map(|asked| asked.load(Ordering::SeqCst)), [64, 64]);
+        assert!(calls.iter().all(|calls| *calls > 8), "{calls:?}");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio as Std;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::process::Command;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use toolgate_config::{BackendName, Command as Config, Timeout};
 
 use self::process::Process;
@@ -43,6 +44,8 @@ pub(crate) struct Stdio {
     restarts: Arc<Mutex<Restarts>>,
     /// Held by each process until nothing is left of it.
     places: Arc<Semaphore>,
+    /// Of processes that may be there still.
+    pipes: Mutex<Vec<Weak<Pipe>>>,
 }
 
 /// The transport of a backend that is run.
@@ -65,6 +68,7 @@ impl Stdio {
             max_line: usize::try_from(config.max_line).unwrap_or(usize::MAX),
             restarts: Arc::default(),
             places: Arc::new(Semaphore::new(config.max_instances as usize)),
+            pipes: Mutex::default(),
             config: config.clone(),
         }
     }
@@ -79,10 +83,26 @@ impl Stdio {
         command
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+    /// A place for a process, waited for where one that is ending leaves it soon.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Ok(place);
+        }
         let max = self.config.max_instances;
-        let full = |_| Error::BackendFull { backend: self.backend.clone(), of: "processes", max };
-        Arc::clone(&self.places).try_acquire_owned().map_err(full)
+        let full = || Error::BackendFull { backend: self.backend.clone(), of: "processes", max };
+        if !self.is_one_ending() {
+            return Err(full());
+        }
+        let place = timeout(process::END, Arc::clone(&self.places).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(full)
+    }
+
+    fn pipes(&self) -> MutexGuard<'_, Vec<Weak<Pipe>>> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_one_ending(&self) -> bool {
+        self.pipes().iter().filter_map(Weak::upgrade).any(|pipe| pipe.is_over())
     }
 
     fn start(&self) -> Result<Process, Error> {
@@ -105,7 +125,7 @@ impl Stdio {
 #[async_trait]
 impl Opener for Stdio {
     async fn open(&self, sharing: Sharing, _: &Timeout) -> Result<Held, Error> {
-        let place = self.place()?;
+        let place = self.place().await?;
         let process = self.start()?;
         let (input, queued) = duplex::queue();
         let pipe = Pipe::new(&self.backend, sharing, Input { backend: self.backend.clone(), queue: input });
@@ -115,6 +135,10 @@ impl Opener for Stdio {
             restarts: Arc::clone(&self.restarts),
             pipe: Arc::clone(&pipe),
         };
+        let mut pipes = self.pipes();
+        pipes.retain(|pipe| pipe.strong_count() > 0);
+        pipes.push(Arc::downgrade(&pipe));
+        drop(pipes);
         tokio::spawn(tending.run(process, queued, place));
         Ok(Held(pipe))
     }

@@ -32,7 +32,7 @@ use crate::news::early;
 use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
-use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Sessions, Way};
+use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Sessions};
 
 /// How long the head of the session's own stream is waited for.
 const EAR_WITHIN: Duration = Duration::from_secs(1);
@@ -183,9 +183,8 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         backend: backend.uid,
     };
     let session = Sessions::borrow(exchange.gateway, key);
-    let leg = session.leg(&backend);
     let own_id = OwnedId::integer(client::next_id());
-    let guard = session.call(own_id.clone(), Way::Session(Arc::clone(&leg)));
+    let (leg, guard) = session.call_on(&backend, own_id.clone())?;
     let body = body(exchange, &target, &own_id)?;
     let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
     let opened = leg.open(&session, None).await?;

@@ -29,7 +29,7 @@ use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
 use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
-use crate::session::{Asker, CallGuard, Session, Way};
+use crate::session::{Asker, CallGuard, Session};
 
 /// How often a backend may ask for more before it answers a call.
 const MAX_ROUNDS: u32 = 64;
@@ -92,7 +92,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(params::headers(target.header_params, exchange.params.arguments));
     headers.extend(route::request_id(exchange));
-    let guard = session.call(id.clone(), Way::Connection(Arc::clone(&backend)));
+    let guard = session.call(&backend, id.clone())?;
     let timeout = target.timeout;
     let bridge = &exchange.snapshot.config.bridge;
     let mut call = Call {

@@ -75,8 +75,9 @@ pub(super) fn subscribe<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Res
         let catalog = exchange.snapshot.catalog();
         let Some(owner) = catalog.resource(&uri) else { return not_found(exchange, &uri) };
         let Client::Legacy(Some(session)) = &exchange.client else { return Err(Error::SessionMissing) };
-        // First of all: a session that is opened is told of all that its client is subscribed to.
+        // First of all: a session that is opened is told of all else that its client is subscribed to.
         let era = route::era_of(exchange, owner).await?;
+        let _subscribing = session.subscribing(&uri);
         if !session.subscribe(&uri, owner) {
             return Err(Error::TooManySubscriptions { max: MAX_SUBSCRIPTIONS });
         }

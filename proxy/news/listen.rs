@@ -13,7 +13,7 @@ use crate::backend::sse;
 use crate::catalog::{Merged, Revisions};
 use crate::dispatch::Exchange;
 use crate::era::Era;
-use crate::error::Error;
+use crate::error::{Error, INVALID_PARAMS};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::reply::Next;
@@ -33,9 +33,9 @@ impl Filter {
     /// Reads `params.notifications`.
     ///
     /// # Errors
-    /// When it is none, or wants too much.
+    /// When it is none, or wants too much. That no stream begins is told by the status too: nothing else would be read of it.
     pub(crate) fn read(exchange: &Exchange<'_>) -> Result<Self, Error> {
-        let bad = |what: &'static str| Error::InvalidParams { what: what.into() };
+        let bad = |what: &'static str| Error::Malformed { code: INVALID_PARAMS, reason: what.into(), id: None };
         let raw = exchange.params.notifications.filter(|raw| raw.get().starts_with('{'));
         let raw = raw.ok_or_else(|| bad("`params.notifications` must be an object"))?;
         let filter: Self = serde_json::from_str(raw.get())
@@ -46,7 +46,8 @@ impl Filter {
         Ok(filter)
     }
 
-    /// What of it can be honoured: resources that somebody has.
+    /// What of it can be honoured: resources that somebody has. The acknowledgement says so by leaving out the others
+    /// (2026-07-28, Subscriptions).
     fn honoured(mut self, catalog: &Merged) -> Self {
         self.resource_subscriptions.retain(|uri| catalog.resource(uri).is_some());
         self

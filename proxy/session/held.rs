@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use toolgate_config::BackendName;
 
-use super::{ClientCapabilities, Counts, Leg};
+use super::{ClientCapabilities, Counts, Leg, NEVER, Pool, Sessions};
 use crate::backend::Backend;
 use crate::backend::client::{Hello, Opened};
 use crate::catalog::Revisions;
 use crate::era::Version;
+use crate::error::Error;
 use crate::jsonrpc::OwnedId;
 use crate::news::early::Early;
 
@@ -24,6 +25,8 @@ const LEFT_FOR: Duration = Duration::from_secs(10);
 const POLLED_FOR: Duration = Duration::from_mins(10);
 /// Such calls that are remembered for one session.
 const MAX_LEFT: usize = 64;
+/// Calls that one session may have under way.
+const MAX_CALLS: usize = 256;
 /// Event streams one session may have open at once.
 pub(crate) const MAX_STREAMS: usize = 16;
 /// Questions of backends that one session's client has yet to answer; a further one puts an end to the oldest.
@@ -47,6 +50,7 @@ pub(crate) struct Session {
     over: Notify,
     held: Mutex<Held>,
     counts: Arc<Counts>,
+    pool: Weak<Pool>,
 }
 
 impl Drop for Session {
@@ -67,10 +71,14 @@ struct Held {
     listed: Revisions,
     /// Resources that the client wants to hear of, and the backend of each: by its name, which a reload leaves it.
     subscriptions: BTreeMap<Box<str>, BackendName>,
+    /// Those of them that the client's own request is on its way for.
+    subscribing: Vec<Box<str>>,
     /// What backends have asked the client, oldest first, by the ids that the client was asked under.
     questions: VecDeque<(OwnedId, Asker)>,
     /// Calls under way, by the client's request id.
     calls: HashMap<OwnedId, Call>,
+    /// How many those are: an id that is used twice is one of them twice.
+    running: usize,
     /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.
     left: VecDeque<Left>,
     /// Event streams that the client has open for whatever comes, oldest first.
@@ -82,6 +90,16 @@ struct Held {
     next_ticket: u64,
 }
 
+impl Held {
+    fn leg(&mut self, backend: &Arc<Backend>, hello: &Hello) -> Arc<Leg> {
+        Arc::clone(self.legs.entry(backend.uid).or_insert_with(|| Arc::new(Leg::new(backend, hello))))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.running > 0 || !self.streams.is_empty() || self.resumed > 0
+    }
+}
+
 impl Session {
     pub(super) fn new(
         id: u128,
@@ -89,10 +107,11 @@ impl Session {
         expires: u64,
         client_info: &str,
         capabilities: ClientCapabilities,
-        counts: &Arc<Counts>,
+        sessions: &Sessions,
     ) -> Self {
         Self {
-            counts: Arc::clone(counts),
+            counts: Arc::clone(&sessions.counts),
+            pool: Arc::downgrade(&sessions.pool),
             id,
             version,
             capabilities,
@@ -143,8 +162,7 @@ impl Session {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        let held = self.held();
-        !held.calls.is_empty() || !held.streams.is_empty() || held.resumed > 0
+        self.held().is_busy()
     }
 
     pub(crate) fn take_legs(&self, which: impl Fn(&Leg) -> bool) -> Vec<Arc<Leg>> {
@@ -162,11 +180,21 @@ impl Session {
         self.take_legs(|leg| leg.backend.is_retired() && !in_use.contains(&leg.backend.uid))
     }
 
+    /// The leg of a backend, if a session with it is open and nobody uses it.
+    pub(super) fn take_unused_leg(&self, backend: &Backend) -> Option<Arc<Leg>> {
+        let mut held = self.held();
+        let is_open = held.legs.get(&backend.uid).is_some_and(|leg| leg.current().is_some());
+        if is_open && !held.is_busy() { held.legs.remove(&backend.uid) } else { None }
+    }
+
+    /// What this process keeps open with a backend for nobody in particular, where the backend has no room for more.
+    pub(super) fn give_up_another(&self, backend: &Backend) -> Option<Arc<Leg>> {
+        self.pool.upgrade()?.give_up(backend)
+    }
+
     /// This session's side of a backend.
     pub(crate) fn leg(&self, backend: &Arc<Backend>) -> Arc<Leg> {
-        let mut held = self.held();
-        let leg = held.legs.entry(backend.uid).or_insert_with(|| Arc::new(Leg::new(backend, &self.hello)));
-        Arc::clone(leg)
+        self.held().leg(backend, &self.hello)
     }
 
     /// This session's side of a backend, if there is one already.
@@ -248,6 +276,21 @@ impl Session {
         self.changed();
     }
 
+    /// Notes that the client's own request subscribes to a resource, until the returned guard is dropped: no session that is
+    /// opened meanwhile need be told of it.
+    pub(crate) fn subscribing(self: &Arc<Self>, uri: &str) -> Subscribing {
+        self.held().subscribing.push(uri.into());
+        Subscribing { session: Arc::clone(self), uri: uri.into() }
+    }
+
+    /// The resources that a session which was opened anew with a backend is to be told of.
+    pub(super) fn untold(&self, backend: &Backend) -> Vec<Box<str>> {
+        let mut subscriptions = self.subscriptions(backend);
+        let held = self.held();
+        subscriptions.retain(|uri| !held.subscribing.contains(uri));
+        subscriptions
+    }
+
     /// The resources of a backend that the client wants to hear of.
     pub(crate) fn subscriptions(&self, backend: &Backend) -> Vec<Box<str>> {
         let held = self.held();
@@ -284,15 +327,42 @@ impl Session {
         self.held().questions.iter().find(|(_, asker)| is_it(asker)).map(|(id, _)| id.clone())
     }
 
-    /// Notes a call under way, until the returned guard is dropped.
-    pub(crate) fn call(self: &Arc<Self>, id: OwnedId, way: Way) -> CallGuard {
+    /// Notes a call under way on its side of a backend, until the returned guard is dropped.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(crate) fn call_on(
+        self: &Arc<Self>,
+        backend: &Arc<Backend>,
+        id: OwnedId,
+    ) -> Result<(Arc<Leg>, CallGuard), Error> {
         let mut held = self.held();
+        let leg = held.leg(backend, &self.hello);
+        // At once: a leg that no call is on may be given up.
+        let call = self.note_call(&mut held, id, Way::Session(Arc::clone(&leg)))?;
+        Ok((leg, call))
+    }
+
+    /// The same for a call over a connection of its own.
+    ///
+    /// # Errors
+    /// When there are as many as there may be.
+    pub(crate) fn call(self: &Arc<Self>, backend: &Arc<Backend>, id: OwnedId) -> Result<CallGuard, Error> {
+        self.note_call(&mut self.held(), id, Way::Connection(Arc::clone(backend)))
+    }
+
+    fn note_call(self: &Arc<Self>, held: &mut Held, id: OwnedId, way: Way) -> Result<CallGuard, Error> {
+        // What a session of the gateway's own serves is many clients' together, and bounded by the backend's `max_inflight`.
+        if held.running >= MAX_CALLS && self.expires != NEVER {
+            return Err(Error::TooManyCalls { max: MAX_CALLS });
+        }
+        held.running += 1;
         held.next_ticket += 1;
         let ticket = held.next_ticket;
         let call = Call { ticket, way, is_cancelled: false, cancelled: Arc::default() };
         let cancelled = Arc::clone(&call.cancelled);
         held.calls.insert(id.clone(), call);
-        CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false, is_polled: false }
+        Ok(CallGuard { session: Arc::clone(self), id, ticket, cancelled, answered: false, is_polled: false })
     }
 
     /// Cancels a call, under way or left by its client a moment ago. Returns where the cancellation has to be passed on to.
@@ -429,6 +499,7 @@ impl CallGuard {
 impl Drop for CallGuard {
     fn drop(&mut self) {
         let mut held = self.session.held();
+        held.running -= 1;
         // A client that used the id again has its own entry by now.
         let is_ours = held.calls.get(&self.id).is_some_and(|call| call.ticket == self.ticket);
         if is_ours
@@ -446,6 +517,20 @@ impl Drop for CallGuard {
         }
         drop(held);
         self.session.touch();
+    }
+}
+
+/// A request of the client that subscribes to a resource.
+pub(crate) struct Subscribing {
+    session: Arc<Session>,
+    uri: Box<str>,
+}
+
+impl Drop for Subscribing {
+    fn drop(&mut self) {
+        let mut held = self.session.held();
+        let at = held.subscribing.iter().position(|uri| *uri == self.uri);
+        at.map(|at| held.subscribing.swap_remove(at));
     }
 }
 

@@ -111,7 +111,7 @@ impl Leg {
     }
 
     async fn open_now(&self, session: &Session) -> Result<Arc<Opened>, Error> {
-        let opened = Arc::new(client::open(&self.backend, &self.hello, Judged::Yes).await?);
+        let opened = Arc::new(self.handshake(session).await?);
         self.backend.agreed(opened.version);
         if opened.logging()
             && let Some(level) = session.level()
@@ -120,7 +120,7 @@ impl Leg {
             self.set_level(&opened, &level).await;
         }
         if opened.session_id.is_some() {
-            for uri in session.subscriptions(&self.backend) {
+            for uri in session.untold(&self.backend) {
                 let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
                 self.tell(&opened, "resources/subscribe", &params).await;
             }
@@ -135,6 +135,20 @@ impl Leg {
         }
         session.changed();
         Ok(opened)
+    }
+
+    /// Opens a session with the backend. One that has no room for it may be keeping others that nobody uses: each of these gives
+    /// way, the longest unused first.
+    async fn handshake(&self, session: &Session) -> Result<Opened, Error> {
+        loop {
+            match client::open(&self.backend, &self.hello, Judged::Yes).await {
+                Err(full @ Error::BackendFull { .. }) => match session.give_up_another(&self.backend) {
+                    Some(unused) => unused.close().await,
+                    None => return Err(full),
+                },
+                opened => return opened,
+            }
+        }
     }
 
     /// Has the backend told the session's level, if a session with it is open: by one task at a time, which goes on until what

@@ -1,6 +1,7 @@
 """An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
 
 die       ends as soon as it is started, and writes so into the file named next
+born      writes into the file named next that it was started
 deaf      answers `initialize` and reads no further
 stubborn  ends neither when its input does nor when it is asked to
 """
@@ -14,6 +15,7 @@ import time
 
 held = []
 lines = []
+subscribed = set()
 waiting = {}
 
 
@@ -80,6 +82,14 @@ def announce(request):
     answer(request, "announced")
 
 
+def touch(request):
+    if WATCHED in subscribed:
+        notify("notifications/resources/updated", {"uri": WATCHED, "_meta": request["params"]["arguments"]})
+    answer(request, "touched")
+
+
+WATCHED = "test://watched"
+
 TOOLS = {
     "announce": announce,
     "ask": ask,
@@ -95,6 +105,7 @@ TOOLS = {
     "pid": lambda request: answer(request, os.getpid()),
     "release": release,
     "spawn": spawn,
+    "touch": touch,
 }
 
 
@@ -103,13 +114,21 @@ def handle(message):
     if method == "initialize":
         version = message["params"]["protocolVersion"]
         server = {"name": "fixture", "version": "1"}
-        result = {"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": server}
+        capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
+        result = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": server}
         say({"jsonrpc": "2.0", "id": message["id"], "result": result})
         while "deaf" in sys.argv:
             time.sleep(1000)
     elif method == "tools/list":
         tools = [{"name": name, "description": name, "inputSchema": {"type": "object"}} for name in TOOLS]
         say({"jsonrpc": "2.0", "id": message["id"], "result": {"tools": tools}})
+    elif method == "resources/list":
+        resources = [{"uri": WATCHED, "name": "watched"}]
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {"resources": resources}})
+    elif method in ("resources/subscribe", "resources/unsubscribe"):
+        change = subscribed.add if method == "resources/subscribe" else subscribed.discard
+        change(message["params"]["uri"])
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
     elif method == "tools/call":
         TOOLS[message["params"]["name"]](message)
     elif method is None:
@@ -124,6 +143,9 @@ def main():
         with open(sys.argv[sys.argv.index("die") + 1], "a") as births:
             births.write("born\n")
         sys.exit(3)
+    if "born" in sys.argv:
+        with open(sys.argv[sys.argv.index("born") + 1], "a") as births:
+            births.write(f"{os.getpid()}\n")
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for line in sys.stdin:

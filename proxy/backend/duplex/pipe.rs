@@ -7,12 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, oneshot, watch};
 use toolgate_config::{BackendName, Timeout};
 
 use super::answer::{Listening, Underway};
 use super::queue::{Lost, Pieces, queue};
-use super::table::{Inbox, Route, SessionId, Sharing, Table};
+use super::table::{Inbox, Route, SessionId, Sharing, Table, Trial, changes_subscriptions};
 use crate::error::Error;
 use crate::jsonrpc::{self, Message, Request};
 
@@ -34,6 +34,8 @@ pub(crate) struct Pipe {
     backend: BackendName,
     outlet: Box<dyn Outlet>,
     table: Mutex<Table>,
+    /// Held while what sessions are subscribed to changes, until the backend has been told: in the same order.
+    subscribing: Arc<tokio::sync::Mutex<()>>,
     over: watch::Sender<Option<Error>>,
     /// Messages of the backend that reached nobody.
     dropped: AtomicU64,
@@ -45,6 +47,7 @@ impl Pipe {
             backend: backend.clone(),
             outlet: Box::new(outlet),
             table: Mutex::new(Table::new(sharing)),
+            subscribing: Arc::default(),
             over: watch::Sender::new(None),
             dropped: AtomicU64::new(0),
         })
@@ -167,8 +170,32 @@ impl Pipe {
         self.table().unlisten(ticket);
     }
 
-    pub(super) fn end_session(&self, session: &SessionId) {
+    /// Waits for the turn of a request that changes subscriptions.
+    pub(super) async fn turn(&self, request: &Request<'_>) -> Option<OwnedMutexGuard<()>> {
+        if !changes_subscriptions(request) {
+            return None;
+        }
+        Some(Arc::clone(&self.subscribing).lock_owned().await)
+    }
+
+    /// Takes in that a session wants to hear of a resource no more. Whether others do, so that the backend is not told.
+    pub(super) fn unsubscribe(&self, session: &SessionId, request: &Request<'_>) -> bool {
+        self.table().unsubscribe(session, request)
+    }
+
+    pub(super) fn end_session(self: &Arc<Self>, session: &SessionId) {
         self.table().end(session);
+        let (pipe, session) = (Arc::clone(self), Arc::clone(session));
+        tokio::spawn(async move {
+            let _turn = pipe.subscribing.lock().await;
+            let over = pipe.table().unsubscribe_all(&session);
+            over.into_iter().for_each(|body| pipe.outlet.write_soon(body));
+        });
+    }
+
+    /// Gives a pipe of the modern era to sessions, if the backend has shown that it is a legacy one.
+    pub(super) fn hand_over(&self, to: Sharing) -> Trial {
+        self.table().hand_over(to)
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -12,13 +12,24 @@ use tokio::sync::oneshot;
 
 use super::queue::{Pieces, Sender};
 use super::rewrite::{edit, one_line, replace, subscription_of};
-use crate::error::{Error, METHOD_NOT_FOUND};
+use super::subscribers::Subscribers;
+use crate::backend::client;
+use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
 
 /// Questions of a backend that wait for their answers; beyond, the oldest is taken for one that will not be answered.
 const MAX_QUESTIONS: usize = 64;
 /// Calls whose clients left that are still known, so that they can be cancelled.
 const MAX_ABANDONED: usize = 256;
+
+/// What changes whom a shared backend tells of a resource.
+const SUBSCRIBE: &str = "resources/subscribe";
+const UNSUBSCRIBE: &str = "resources/unsubscribe";
+
+/// Whether a request changes what its session is subscribed to.
+pub(super) fn changes_subscriptions(request: &Request<'_>) -> bool {
+    matches!(&*request.method, SUBSCRIBE | UNSUBSCRIBE)
+}
 
 /// Whose a pipe is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +40,17 @@ pub(crate) enum Sharing {
     Session,
     /// All sessions'.
     Shared,
+}
+
+/// What trying the modern era on a pipe came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trial {
+    /// The backend speaks it, or is being asked whether it does.
+    Modern,
+    /// It has refused all that it was asked, and can be told `initialize` as if nothing had been.
+    Refused,
+    /// It left a request without an answer.
+    Silent,
 }
 
 /// A session, as its holder calls it. Empty for requests without one.
@@ -65,6 +87,8 @@ struct Call {
     token: Option<Bytes>,
     session: SessionId,
     purpose: Purpose,
+    /// What it subscribes its session to, where that is not subscribed already.
+    subscribes: Option<Box<str>>,
     /// None when its client has left.
     inbox: Option<Inbox>,
 }
@@ -96,8 +120,12 @@ pub(super) struct Table {
     listeners: Vec<Listener>,
     /// Questions of the backend that are not answered yet, and who was asked, oldest first.
     asked: VecDeque<(OwnedId, SessionId)>,
+    /// Of a pipe that is all sessions'.
+    subscribers: Subscribers,
     /// Whether the backend was told that the handshake is done.
     initialized: bool,
+    /// Of a pipe of the modern era.
+    trial: Trial,
     closed: bool,
 }
 
@@ -109,9 +137,22 @@ impl Table {
             calls: BTreeMap::new(),
             listeners: Vec::new(),
             asked: VecDeque::new(),
+            subscribers: Subscribers::default(),
             initialized: false,
+            trial: Trial::Refused,
             closed: false,
         }
+    }
+
+    /// Gives a pipe of the modern era to sessions, if the backend has shown that it is a legacy one.
+    pub(super) fn hand_over(&mut self, to: Sharing) -> Trial {
+        if !self.is_idle() {
+            return Trial::Modern;
+        }
+        if self.trial == Trial::Refused {
+            self.sharing = to;
+        }
+        self.trial
     }
 
     /// Ends every call and every stream; there will be no more.
@@ -146,8 +187,15 @@ impl Table {
             "subscriptions/listen" => Purpose::Listen,
             _ => Purpose::Plain,
         };
-        let call =
-            Call { id: raw(id), token: token.map(raw), session: Arc::clone(session), purpose, inbox: Some(inbox) };
+        let uri = request.params.uri().filter(|_| request.method == SUBSCRIBE && self.sharing == Sharing::Shared);
+        let call = Call {
+            id: raw(id),
+            token: token.map(raw),
+            session: Arc::clone(session),
+            purpose,
+            subscribes: uri.filter(|uri| self.subscribers.add(session, uri)).map(Into::into),
+            inbox: Some(inbox),
+        };
         self.calls.insert(number, call);
         Some((number, message))
     }
@@ -183,15 +231,37 @@ impl Table {
         Some(one_line(body).into())
     }
 
+    /// Takes in that a session wants to hear of a resource no more. Whether others do, so that the backend is not told.
+    pub(super) fn unsubscribe(&mut self, session: &SessionId, request: &Request<'_>) -> bool {
+        let is_it = request.method == UNSUBSCRIBE && self.sharing == Sharing::Shared;
+        request.params.uri().filter(|_| is_it).is_some_and(|uri| self.subscribers.remove(session, &uri))
+    }
+
+    /// Ends the subscriptions of a session that is over. Returns what the backend is to be told; nobody waits for its answers.
+    pub(super) fn unsubscribe_all(&mut self, session: &SessionId) -> Vec<Bytes> {
+        let over = self.subscribers.end(session).into_iter().map(|uri| {
+            let number = self.next;
+            self.next += 1;
+            let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
+            jsonrpc::request_body(&number.to_string(), UNSUBSCRIBE, Some(&params))
+        });
+        over.collect()
+    }
+
     /// Forgets a call that the backend was never asked, or that is over.
     pub(super) fn forget(&mut self, number: u64) {
-        self.calls.remove(&number);
+        if let Some(Call { session, subscribes: Some(uri), .. }) = self.calls.remove(&number) {
+            self.subscribers.remove(&session, &uri);
+        }
     }
 
     /// A call's client has left. Returns what the backend is to be told.
     pub(super) fn leave(&mut self, number: u64) -> Option<Bytes> {
         if self.sharing == Sharing::Modern {
             self.calls.remove(&number)?;
+            if self.trial == Trial::Refused {
+                self.trial = Trial::Silent;
+            }
             let params = format!("{{\"requestId\":{number}}}");
             return Some(jsonrpc::notification_body("notifications/cancelled", Some(&params)));
         }
@@ -229,7 +299,7 @@ impl Table {
 
     /// Whether nobody waits for anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.listeners.is_empty() && self.underway().next().is_none()
+        self.listeners.is_empty() && self.calls.values().all(|call| call.inbox.is_none())
     }
 
     // === from the backend ===
@@ -246,6 +316,14 @@ impl Table {
     fn answer(&mut self, line: &Bytes, response: &Response<'_>) -> Route {
         let call = response.id.and_then(|id| Some((id, self.calls.remove(&number(id.raw())?)?)));
         let Some((id, call)) = call else { return Route::Nowhere("answers nothing that was asked") };
+        let code = client::error_code(response.value).filter(|_| response.error);
+        // Errors that only this era has are as good as a result (2026-07-28, stdio, backward compatibility).
+        if !response.error || matches!(code, Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) {
+            self.trial = Trial::Modern;
+        }
+        if let Some(uri) = call.subscribes.filter(|_| response.error) {
+            self.subscribers.remove(&call.session, &uri);
+        }
         let Some(inbox) = call.inbox else { return Route::Nowhere("answers a client that has left") };
         let subscription = subscription_of(response.value).filter(|_| call.purpose == Purpose::Listen);
         let parts = [Some(id.raw()), subscription];
@@ -302,6 +380,10 @@ impl Table {
             // What is logged for one session is not another's to read.
             Sharing::Shared if notification.method == "notifications/message" => {
                 self.oldest_call_of_the_only_session().into_iter().collect()
+            }
+            Sharing::Shared if notification.method == "notifications/resources/updated" => {
+                let subscribed = notification.params.uri().map(|uri| self.subscribers.of(&uri)).unwrap_or_default();
+                self.listening().filter(|(session, _)| subscribed.contains(session)).collect()
             }
             Sharing::Shared => self.listening().collect(),
         };

@@ -531,6 +531,81 @@ async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     assert_eq!(end.read().await["error"]["code"], -32601);
 }
 
+fn about(method: &str, uri: &str) -> String {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": { "uri": uri } }).to_string()
+}
+
+fn updated(uri: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": uri } })
+}
+
+/// Asks for something about a resource, which the backend answers.
+async fn ask_about(world: &World, end: &mut End, session: &str, method: &str, uri: &str) -> Value {
+    let asking = world.start(session, &about(method, uri));
+    let asked = end.read().await;
+    assert_eq!((&asked["method"], &asked["params"]["uri"]), (&json!(method), &json!(uri)));
+    end.answers(&asked).await;
+    next(&mut asking.await.unwrap().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_shared_backend_is_unsubscribed_from_what_nobody_wants_to_hear_of_any_more() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    for session in [&alice, &bob] {
+        ask_about(&world, &mut end, session, "resources/subscribe", "a:1").await;
+    }
+
+    let mut answer = world.post(&alice, &about("resources/unsubscribe", "a:1")).await.unwrap();
+    assert_eq!(next(&mut answer).await.unwrap(), json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
+    assert!(end.written.try_recv().is_err(), "bob still wants to");
+
+    ask_about(&world, &mut end, &bob, "resources/unsubscribe", "a:1").await;
+}
+
+#[tokio::test]
+async fn a_session_of_a_shared_backend_that_ends_gives_up_what_it_was_subscribed_to() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    for (session, uri) in [(&alice, "a:1"), (&alice, "a:2"), (&bob, "a:2")] {
+        ask_about(&world, &mut end, session, "resources/subscribe", uri).await;
+    }
+
+    assert_eq!(world.status(Method::DELETE, &alice).await, 204);
+
+    let told = end.read().await;
+    assert_eq!((&told["method"], &told["params"]["uri"]), (&json!("resources/unsubscribe"), &json!("a:1")));
+    end.answers(&told).await;
+    ask_about(&world, &mut end, &bob, "resources/unsubscribe", "a:2").await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_refused_a_subscription_has_none() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
+    let refused = world.start(&bob, &about("resources/subscribe", "a:1"));
+    let asked = end.read().await;
+    end.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32002, "message": "" } })).await;
+    assert_eq!(next(&mut refused.await.unwrap().unwrap()).await.unwrap()["error"]["code"], -32002);
+
+    ask_about(&world, &mut end, &alice, "resources/unsubscribe", "a:1").await;
+}
+
+#[tokio::test]
+async fn news_of_a_resource_reach_who_is_subscribed_to_it() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, bob, mut end) = two(&mut world).await;
+    let (mut a, mut b) = (world.stream(&alice).await, world.stream(&bob).await);
+    ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
+    ask_about(&world, &mut end, &bob, "resources/subscribe", "a:2").await;
+
+    end.says(&updated("a:2")).await;
+    end.says(&updated("a:1")).await;
+
+    assert_eq!((next(&mut a).await, next(&mut b).await), (Some(updated("a:1")), Some(updated("a:2"))));
+}
+
 #[tokio::test]
 async fn one_session_of_a_shared_pipe_ends_alone() {
     let mut world = World::new(Instances::Shared);
@@ -565,6 +640,83 @@ async fn requests_of_the_modern_era_share_a_pipe() {
     assert!(first.await.unwrap().unwrap().is_json());
     assert!(second.await.unwrap().unwrap().is_json());
     assert!(world.ends.try_recv().is_err());
+}
+
+/// Refuses the modern era, as a legacy backend does.
+async fn refuse_modern(world: &mut World) -> End {
+    let asking = world.start_modern(&call("1"));
+    let mut end = world.ends.recv().await.unwrap();
+    let asked = end.read().await;
+    end.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32601, "message": "" } })).await;
+    asking.await.unwrap().unwrap();
+    end
+}
+
+#[tokio::test]
+async fn a_pipe_on_which_the_modern_era_was_refused_is_that_of_the_next_handshake() {
+    for instances in [Instances::Session, Instances::Shared] {
+        let mut world = World::new(instances);
+        let mut end = refuse_modern(&mut world).await;
+
+        let opening = world.start_initialize();
+        let asked = end.read().await;
+        assert_eq!(asked["method"], "initialize");
+        end.answers(&asked).await;
+        let session = id_of(&opening.await.unwrap().unwrap());
+
+        assert!(world.ends.try_recv().is_err());
+        // It is the session's now, which a pipe of the modern era is not.
+        let mut stream = world.stream(&session).await;
+        let news = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+        end.says(&news).await;
+        assert_eq!(next(&mut stream).await, Some(news));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_asked_again_what_it_speaks_has_one_pipe_in_the_end() {
+    let mut world = World::new(Instances::Shared);
+    let (_, _end) = world.session().await;
+    let asked = refuse_modern(&mut world).await;
+
+    world.start_initialize().await.unwrap().unwrap();
+
+    asked.pipe.until_over().await;
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_say_what_it_speaks_gets_a_new_pipe_and_the_old_one_ends() {
+    let mut world = World::new(Instances::Session);
+    let asking = world.start_modern(&call("1"));
+    let mut silent = world.ends.recv().await.unwrap();
+    silent.read().await;
+    asking.abort();
+    assert_eq!(silent.read().await["method"], "notifications/cancelled");
+
+    world.session().await;
+
+    silent.pipe.until_over().await;
+}
+
+#[tokio::test]
+async fn a_backend_of_both_eras_has_a_pipe_for_each_until_nobody_needs_it() {
+    let mut world = World::new(Instances::Shared);
+    let asking = world.start_modern(&call("1"));
+    let mut modern = world.ends.recv().await.unwrap();
+    let asked = modern.read().await;
+    modern.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32022, "message": "" } })).await;
+    asking.await.unwrap().unwrap();
+    let (session, legacy) = world.session().await;
+
+    world.duplex.drop_idle(Instant::now());
+    assert!(!modern.pipe.is_over() && !legacy.pipe.is_over());
+    world.duplex.drop_idle(Instant::now() + IDLE);
+    assert!(modern.pipe.is_over() && !legacy.pipe.is_over(), "it has a session");
+    assert_eq!(world.status(Method::DELETE, &session).await, 204);
+    world.duplex.drop_idle(Instant::now());
+    assert!(!legacy.pipe.is_over());
+    world.duplex.drop_idle(Instant::now() + IDLE);
+    assert!(legacy.pipe.is_over());
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ use crate::error::Error;
 const GRACE: Duration = Duration::from_secs(2);
 /// And then when it is asked to end.
 const TERM_GRACE: Duration = Duration::from_secs(1);
+/// How long it takes at most until nothing is left of a process that is ending, or little more.
+pub(super) const END: Duration = Duration::from_secs(4);
 /// How long the output of a process that has ended is read: all of it is there, unless somebody else holds it open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 

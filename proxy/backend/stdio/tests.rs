@@ -119,7 +119,7 @@ async fn closing_waits_until_no_process_is_left() {
     let duplex = fixture(&["stubborn"]);
     session(&duplex).await;
 
-    let closing = tokio::time::timeout(PATIENCE, duplex.close()).await;
+    let closing = timeout(PATIENCE, duplex.close()).await;
 
     assert!(closing.is_ok());
 }
