@@ -184,7 +184,13 @@ impl Session {
     pub(super) fn take_unused_leg(&self, backend: &Backend) -> Option<Arc<Leg>> {
         let mut held = self.held();
         let is_open = held.legs.get(&backend.uid).is_some_and(|leg| leg.current().is_some());
-        if is_open && !held.is_busy() { held.legs.remove(&backend.uid) } else { None }
+        if !is_open || held.is_busy() {
+            return None;
+        }
+        if let Some(early) = &mut held.early {
+            early.leave(backend.uid);
+        }
+        held.legs.remove(&backend.uid)
     }
 
     /// What this process keeps open with a backend for nobody in particular, where the backend has no room for more.
