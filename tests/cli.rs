@@ -140,6 +140,25 @@ async fn tools_prints_the_merged_list_and_leaves_no_session() {
 }
 
 #[tokio::test]
+async fn definitions_are_printed_as_they_are() {
+    let definition =
+        r#"{"z":1e400,"name":"x","n":12345678901234567890123,"\u0061":"\ud83d\ude00","inputSchema":{"type":"object"}}"#;
+    let backend = FakeBackend::named("a").defined("x", definition).start().await;
+    let setup = Setup::fronting(&[&backend]);
+    let (_folder, file) = written(&setup.yaml());
+    let proxy = setup.start().await;
+    proxy.until_tools(&backend, 1).await;
+
+    let (code, out, problems) = told(run(&["tools", "--config", &file]).await);
+    let page = proxy.page("/catalog").await;
+
+    let shown = definition.replace("\"x\"", "\"a__x\"");
+    assert_eq!(code, Some(0), "{problems}");
+    assert!(out.contains(&shown), "{out}");
+    assert!(String::from_utf8_lossy(&page.body).contains(&shown), "{page:?}");
+}
+
+#[tokio::test]
 async fn tools_names_the_backends_it_could_not_list() {
     let a = FakeBackend::with_tool("a", "x").await;
     let b = FakeBackend::named("b").tool("y").mood(Mood::LoginPage(200)).start().await;

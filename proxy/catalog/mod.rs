@@ -14,12 +14,13 @@ pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use toolgate_config::{BackendName, Timeout};
 
 use self::param::HeaderParam;
@@ -258,6 +259,15 @@ impl Merged {
     /// The result that answers a request for a list.
     pub(crate) fn list(&self, kind: Kind, era: Era) -> &Bytes {
         &self.rendered(kind, era).result
+    }
+
+    /// What of a kind legacy clients are shown, which is all that anybody is. Each definition is left as it is: not every
+    /// number in one fits into a number here.
+    pub(crate) fn definitions(&self, kind: Kind) -> Vec<&RawValue> {
+        let result =
+            serde_json::from_slice::<BTreeMap<&str, &RawValue>>(self.list(kind, Era::Legacy)).unwrap_or_default();
+        let list = result.get(kind.field()).and_then(|list| serde_json::from_str(list.get()).ok());
+        list.unwrap_or_default()
     }
 
     fn rendered(&self, kind: Kind, era: Era) -> &Rendered {
