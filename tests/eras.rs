@@ -161,6 +161,8 @@ async fn a_modern_server_is_asked_whether_it_speaks_legacy_too_when_a_legacy_cli
         let info = format!("toolgate_backend_info{{backend=\"both\",era=\"{era}\",version=\"{version}\"}}");
         assert_eq!(proxy.metric(&info).await, Some(1.0));
     }
+    // It spoke both all the time.
+    assert_eq!(proxy.metric("toolgate_backend_era_changes_total{backend=\"both\"}").await, None);
 }
 
 #[tokio::test]
@@ -190,6 +192,34 @@ async fn the_configuration_leaves_nothing_to_ask() {
     assert!(modern.by_gateway("initialize").is_empty());
     let backends = proxy.page("/backends").await.json()["backends"].clone();
     assert_eq!((&backends[0]["eras"], &backends[1]["eras"]), (&json!(["legacy"]), &json!(["modern"])));
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_the_configured_era_is_unhealthy_and_says_what_to_set() {
+    let modern = FakeModern::with_tool("a", "x").await;
+    let mut cases = vec![(modern.url(), "legacy", "modern")];
+    let mut legacy = Vec::new();
+    for (status, body) in
+        [(200, error("-32601", "")), (404, error("-32601", "")), (404, error("-32001", "")), (405, String::new())]
+    {
+        legacy.push(FakeBackend::named("a").tool("x").discovered(status, JSON, &body).start().await);
+    }
+    cases.extend(legacy.iter().map(|backend| (backend.url(), "modern", "legacy")));
+    for (url, protocol, other) in cases {
+        let setup = Setup::new().backend_at("a", &url, &format!("protocol: {protocol}"));
+        let setup = setup.section("catalog", QUICK).section("health", PROBING);
+        let proxy = setup.start().await;
+
+        eventually(async || first(&proxy).await["state"] == "unhealthy").await;
+
+        let text = first(&proxy).await["listing"]["failure"].to_string();
+        assert!(text.contains(&format!("set `protocol: auto` or `{other}`")), "{text}");
+        for from in ["unknown", "degraded", "unhealthy"] {
+            let healed = format!("toolgate_backend_transitions_total{{backend=\"a\",from=\"{from}\",to=\"healthy\"}}");
+            assert_eq!(proxy.metric(&healed).await, None, "{protocol} {text}");
+        }
+    }
+    modern.take_faults();
 }
 
 #[tokio::test]
