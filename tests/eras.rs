@@ -166,6 +166,31 @@ async fn a_modern_server_is_asked_whether_it_speaks_legacy_too_when_a_legacy_cli
 }
 
 #[tokio::test]
+async fn what_a_backend_offers_in_the_modern_era_only_is_there_for_legacy_clients_too() {
+    let both = FakeModern::named("both").resource(r#"{"uri":"both:1","name":"one"}"#);
+    let both = both.also_legacy_declaring(json!({ "resources": {} })).start().await;
+    let proxy = Setup::new().backend(&both, "").start().await;
+    listed(&proxy, "both").await;
+    let client = proxy.client().await;
+    let mut stream = client.listen().await;
+
+    client.ask("resources/subscribe", json!({ "uri": "both:1" })).await.result();
+    both.until(|both| both.heard().contains(&json!({ "resourceSubscriptions": ["both:1"] }))).await;
+    both.announce_update("both:1").await;
+    let reference = json!({ "type": "ref/resource", "uri": "both:1" });
+    let argument = json!({ "name": "x", "value": "y" });
+    let completed = client.ask("completion/complete", json!({ "ref": reference, "argument": argument })).await;
+    let told = stream.message().await.unwrap();
+    client.ask("resources/unsubscribe", json!({ "uri": "both:1" })).await.result();
+
+    assert_eq!(completed.result()["completion"]["values"], json!(["done"]));
+    assert_eq!(told["method"], "notifications/resources/updated");
+    both.until(|both| !both.heard().contains(&json!({ "resourceSubscriptions": ["both:1"] }))).await;
+    // Its sessions have no stream of their own.
+    assert!(both.take_faults().iter().all(|fault| fault.contains("verb: GET")));
+}
+
+#[tokio::test]
 async fn a_server_that_lists_legacy_versions_is_not_asked() {
     let backend = FakeModern::named("a").tool("x").supports(&["2025-06-18", "2026-07-28"]).start().await;
     let proxy = Setup::new().backend(&backend, "").start().await;

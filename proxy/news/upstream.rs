@@ -34,9 +34,11 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(crate) struct Upstream {
     sender: mpsc::Sender<Heard>,
     receiver: mpsc::Receiver<Heard>,
-    /// By the backend's uid.
-    listeners: HashMap<u64, Listener>,
+    listeners: HashMap<Place, Listener>,
 }
+
+/// A backend's uid, and whether resources are what is listened for.
+type Place = (u64, bool);
 
 /// A message of a backend.
 pub(crate) struct Heard {
@@ -72,6 +74,18 @@ enum What {
     Resources(Arc<Backend>, Vec<Box<str>>),
     /// Nothing yet: it is not known what the backend speaks.
     Unknown(Arc<Backend>),
+}
+
+impl What {
+    fn place(&self, backend: &Backend) -> Place {
+        (backend.uid, matches!(self, Self::Resources(..)))
+    }
+
+    /// News of the resources that a session is subscribed to.
+    fn resources(session: &Session, backend: &Arc<Backend>) -> Option<Self> {
+        let uris = session.subscriptions(backend);
+        (!uris.is_empty()).then(|| Self::Resources(Arc::clone(backend), uris))
+    }
 }
 
 impl PartialEq for What {
@@ -124,22 +138,25 @@ impl Upstream {
         for backend in backends.iter().filter(|backend| !backend.is_retired()) {
             let what = match backend.era_for(era) {
                 Some(Era::Legacy) => match session.leg_of(backend).and_then(|leg| Some((leg.current()?, leg))) {
-                    // Without a session a stream is nobody's in particular.
-                    Some((opened, leg)) => opened.session_id.is_some().then_some(What::Leg(leg, opened)),
+                    Some((opened, leg)) => {
+                        if backend.offers_in_modern_only("resources/subscribe", &opened) {
+                            let what = What::resources(session, backend);
+                            wanted.extend(what.map(|what| (what.place(backend), what)));
+                        }
+                        // Without a session a stream is nobody's in particular.
+                        opened.session_id.is_some().then_some(What::Leg(leg, opened))
+                    }
                     None => is_subscribed(session, backend).then(|| What::Opening(session.leg(backend))),
                 },
-                Some(Era::Modern) => {
-                    let uris = session.subscriptions(backend);
-                    (!uris.is_empty()).then(|| What::Resources(Arc::clone(backend), uris))
-                }
+                Some(Era::Modern) => What::resources(session, backend),
                 None => is_subscribed(session, backend).then(|| What::Unknown(Arc::clone(backend))),
             };
-            wanted.extend(what.map(|what| (backend.uid, what)));
+            wanted.extend(what.map(|what| (what.place(backend), what)));
         }
-        self.listeners.retain(|uid, listener| wanted.get(uid) == Some(&listener.what));
-        for (uid, what) in wanted {
+        self.listeners.retain(|place, listener| wanted.get(place) == Some(&listener.what));
+        for (place, what) in wanted {
             let (session, sender) = (session, &self.sender);
-            self.listeners.entry(uid).or_insert_with(|| {
+            self.listeners.entry(place).or_insert_with(|| {
                 let task = match what.clone() {
                     What::Leg(leg, opened) => {
                         let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);
