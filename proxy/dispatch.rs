@@ -165,7 +165,7 @@ fn end(gateway: &Arc<Gateway>, request: &Request) -> Reply {
 /// POST of an array: legal in one protocol version, and only within a session of it.
 fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: &Bytes) -> Reply {
     let invalid = |reason: &'static str| Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: None };
-    let session = match session_of(gateway, &request) {
+    let session = match era::of_batch(&request.headers).and_then(|()| session_of(gateway, &request)) {
         Ok(session) => session,
         Err(error) => return refuse(gateway, &request, &error, None),
     };

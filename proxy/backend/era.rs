@@ -142,12 +142,13 @@ async fn modern(backend: &Backend, judged: Judged) -> Result<Own, Error> {
 
 /// A backend that is legacy by configuration.
 async fn configured_legacy(backend: &Backend, judged: Judged) -> Result<Own, Error> {
-    in_session(backend, judged).await.map_err(|error| match error {
-        Error::BackendProtocol { backend, what } => {
-            Error::BackendEra { backend, configured: "legacy", other: "modern", what }
+    match in_session(backend, judged).await {
+        Ok(own) => Ok(own),
+        Err(Error::BackendProtocol { backend, what }) => {
+            Err(Error::BackendEra { backend, configured: "legacy", other: "modern", what })
         }
-        error => error,
-    })
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks a backend what it is. A process that dies of the question, or never answers it, is a legacy one (2026-07-28, stdio,
