@@ -195,6 +195,9 @@ type Out = fn() -> Box<dyn std::io::Write>;
 const STDOUT: Out = || Box::new(std::io::stdout());
 const STDERR: Out = || Box::new(std::io::stderr());
 
+/// What files are watched with, and how much of it is logged at most.
+const WATCHING: [&str; 3] = ["inotify=error", "mio=error", "notify=error"];
+
 /// Starts logging. `TOOLGATE_LOG` overrides the level, in tracing's syntax.
 fn start_logging(log: Log, out: Out) {
     let level = match log.level {
@@ -207,6 +210,8 @@ fn start_logging(log: Log, out: Out) {
         LogLevel::Trace => "trace",
     };
     let filter = EnvFilter::try_from_env("TOOLGATE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // What watches files must not say so when one changes: where the log is one of them, each line would make another.
+    let filter = WATCHING.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(out);
     // A second start in one process keeps the first one's logging.
     let _ = match log.format {

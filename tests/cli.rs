@@ -190,6 +190,19 @@ async fn the_demo_serves_what_it_prints() {
 }
 
 #[tokio::test]
+async fn what_happens_to_watched_files_is_not_logged_at_any_level() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let setup = Setup::fronting(&[&backend]).section("log", "{ level: trace }");
+    let gateway = Process::start(&setup).await;
+
+    gateway.rewrite(&setup.section("sessions", "{ idle: 7m }").yaml());
+    gateway.logged("configuration reloaded").await;
+
+    // The log may lie in a watched folder: a line for each event would be an event for each line.
+    assert!(!gateway.log().iter().any(|line| line.contains("inotify")), "{:?}", gateway.log());
+}
+
+#[tokio::test]
 async fn the_log_can_be_json() {
     let backend = FakeBackend::with_tool("a", "x").await;
     let gateway = Process::start_logging_json(&Setup::fronting(&[&backend])).await;
