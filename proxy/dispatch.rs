@@ -93,7 +93,12 @@ impl<'a> Exchange<'a> {
 
     /// Its result, as JSON that is not copied.
     pub(crate) fn result(&self, result: Bytes) -> Result<Reply, Error> {
-        Ok(Reply::result(self.id()?.raw(), result))
+        self.result_of([result])
+    }
+
+    /// The same of pieces.
+    pub(crate) fn result_of(&self, pieces: impl IntoIterator<Item = Bytes>) -> Result<Reply, Error> {
+        Ok(Reply::result(self.id()?.raw(), pieces))
     }
 }
 
