@@ -234,9 +234,10 @@ impl Backend {
     /// Whether what a method is for is offered in the modern era only, by a backend with which a legacy session is open. What
     /// legacy clients are told of it is what it declares in the era that it is listed in.
     pub(crate) fn offers_in_modern_only(&self, method: &str, opened: &client::Opened) -> bool {
-        let listing = self.listing.load();
-        let modern = listing.as_ref().filter(|listing| listing.era == Era::Modern);
-        !opened.capabilities.offers(method) && modern.is_some_and(|listing| listing.capabilities.offers(method))
+        let offers = |listing: &Listing| listing.era == Era::Modern && listing.capabilities.offers(method);
+        !opened.capabilities.offers(method)
+            && self.spoken().is_some_and(|spoken| spoken.modern)
+            && self.listing.load().as_ref().is_some_and(|listing| offers(listing))
     }
 
     /// Takes in what it speaks; a change is logged and counted. That a modern backend turns out to speak legacy too is none:

@@ -87,6 +87,7 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
             let before = backend.listing.swap(Some(Arc::clone(&listing)));
             tell_failures(name, before.as_deref(), &listing);
             backend.listing_ended(None);
+            // What a call that was answered is worth.
             backend.note(backend.health.observe(Signal::CallOk, std::time::Instant::now()));
         }
         Err(reason) => {
