@@ -1,16 +1,18 @@
 //! The operator's pages: metrics, health, and JSON views of what runs. Nothing of it is reachable through a listener of
 //! clients.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate_config::Reach;
 
-use crate::catalog::Kind;
-use crate::era::Era;
+use crate::catalog::{Kind, Merged};
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
 use crate::reply::{Body, Reply};
@@ -41,7 +43,10 @@ pub(crate) async fn answer(gateway: &Arc<Gateway>, verb: &Method, path: &str) ->
         "/readyz" | "/healthz" => ready(gateway),
         "/config" => json_page(StatusCode::OK, &gateway.snapshot().config.redacted()),
         "/backends" => json_page(StatusCode::OK, &backends(gateway)),
-        "/catalog" => json_page(StatusCode::OK, &catalog(gateway)),
+        "/catalog" => {
+            let catalog = gateway.snapshot().catalog();
+            json_page(StatusCode::OK, &CatalogPage::of(gateway, &catalog))
+        }
         _ => json_page(StatusCode::NOT_FOUND, &json!({ "error": "no such page", "pages": PAGES, "POST": ["/reload"] })),
     }
 }
@@ -55,7 +60,7 @@ fn text(status: StatusCode, body: &'static str) -> Reply {
     page(status, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
-fn json_page(status: StatusCode, value: &Value) -> Reply {
+fn json_page(status: StatusCode, value: &impl Serialize) -> Reply {
     let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
     body.push(b'\n');
     page(status, "application/json", body.into())
@@ -154,37 +159,42 @@ fn backends(gateway: &Gateway) -> Value {
     json!({ "backends": snapshot.backends.iter().map(view).collect::<Vec<_>>() })
 }
 
-fn catalog(gateway: &Gateway) -> Value {
-    let snapshot = gateway.snapshot();
-    let catalog = snapshot.catalog();
-    let parts = catalog.parts.iter().map(|part| {
-        let mut view = json!({
-            "backend": part.backend.as_str(),
-            "state": part.freshness.as_str(),
-            "leftOut": part.left_out.iter()
-                .map(|omission| json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() }))
-                .collect::<Vec<_>>(),
+/// What clients are shown, and how it came to be.
+#[derive(Serialize)]
+struct CatalogPage<'a> {
+    #[serde(flatten)]
+    about: Value,
+    /// The definitions of each kind, as their backends wrote them.
+    #[serde(flatten)]
+    lists: BTreeMap<&'static str, Vec<&'a RawValue>>,
+}
+
+impl<'a> CatalogPage<'a> {
+    fn of(gateway: &Gateway, catalog: &'a Merged) -> Self {
+        let parts = catalog.parts.iter().map(|part| {
+            let mut view = json!({
+                "backend": part.backend.as_str(),
+                "state": part.freshness.as_str(),
+                "leftOut": part.left_out.iter()
+                    .map(|omission| json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() }))
+                    .collect::<Vec<_>>(),
+            });
+            for kind in Kind::ALL {
+                view[kind.field()] = json!(part.shown.get(kind));
+            }
+            view
         });
-        for kind in Kind::ALL {
-            view[kind.field()] = json!(part.shown.get(kind));
-        }
-        view
-    });
-    let revisions = *gateway.revision.borrow();
-    let mut view = json!({
-        "revision": revisions.tools,
-        "revisions": {
-            "tools": revisions.tools,
-            "prompts": revisions.prompts,
-            "resources": revisions.resources,
-        },
-        "generation": gateway.generation(),
-        "backends": parts.collect::<Vec<_>>(),
-    });
-    for kind in Kind::ALL {
-        // Legacy clients are shown all that anybody is.
-        let list: Value = serde_json::from_slice(catalog.list(kind, Era::Legacy)).unwrap_or_default();
-        view[kind.field()] = list.get(kind.field()).cloned().unwrap_or_default();
+        let revisions = *gateway.revision.borrow();
+        let about = json!({
+            "revision": revisions.tools,
+            "revisions": {
+                "tools": revisions.tools,
+                "prompts": revisions.prompts,
+                "resources": revisions.resources,
+            },
+            "generation": gateway.generation(),
+            "backends": parts.collect::<Vec<_>>(),
+        });
+        Self { about, lists: Kind::ALL.map(|kind| (kind.field(), catalog.definitions(kind))).into() }
     }
-    view
 }

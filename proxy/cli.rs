@@ -1,5 +1,6 @@
 //! What the commands do. Each returns its exit code.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Running};
 use crate::catalog::{Kind, Omission};
-use crate::era::Era;
 use crate::reload::Reloader;
 use crate::{demo, gateway::Gateway};
 
@@ -151,7 +151,7 @@ pub fn schema() -> u8 {
     }
 }
 
-/// `tools`: asks every backend once and prints the result of `tools/list`.
+/// `tools`: asks every backend once and prints the tools of all, as they wrote them.
 pub fn tools(path: &Path) -> u8 {
     let config = match load(path) {
         Ok(config) => config,
@@ -174,8 +174,7 @@ pub fn tools(path: &Path) -> u8 {
 async fn list(gateway: &Arc<Gateway>) -> u8 {
     let snapshot = gateway.list_once(LIST_DEADLINE).await;
     let catalog = snapshot.catalog();
-    let result: serde_json::Value = serde_json::from_slice(catalog.list(Kind::Tools, Era::Legacy)).unwrap_or_default();
-    let printed = match serde_json::to_string_pretty(&result) {
+    let printed = match serde_json::to_string_pretty(&BTreeMap::from([("tools", catalog.definitions(Kind::Tools))])) {
         Ok(text) => print(&(text + "\n")),
         Err(problem) => fail(FAILURE, problem),
     };
@@ -196,6 +195,9 @@ type Out = fn() -> Box<dyn std::io::Write>;
 const STDOUT: Out = || Box::new(std::io::stdout());
 const STDERR: Out = || Box::new(std::io::stderr());
 
+/// What files are watched with, and how much of it is logged at most.
+const WATCHING: [&str; 3] = ["inotify=error", "mio=error", "notify=error"];
+
 /// Starts logging. `TOOLGATE_LOG` overrides the level, in tracing's syntax.
 fn start_logging(log: Log, out: Out) {
     let level = match log.level {
@@ -208,6 +210,8 @@ fn start_logging(log: Log, out: Out) {
         LogLevel::Trace => "trace",
     };
     let filter = EnvFilter::try_from_env("TOOLGATE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // What watches files must not say so when one changes: where the log is one of them, each line would make another.
+    let filter = WATCHING.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(out);
     // A second start in one process keeps the first one's logging.
     let _ = match log.format {

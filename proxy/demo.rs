@@ -108,7 +108,7 @@ impl Server {
     async fn request(self, request: &Request<'_>, body: &[u8]) -> Reply {
         let result = match &*request.method {
             "initialize" => {
-                let mut reply = Reply::result(request.id.raw(), self.hello(request).to_string().into());
+                let mut reply = Reply::result(request.id.raw(), [self.hello(request).to_string().into()]);
                 let session = HeaderValue::from_static(self.name());
                 reply.headers.push((HeaderName::from_static("mcp-session-id"), session));
                 return reply;
@@ -122,7 +122,7 @@ impl Server {
             },
             _ => return error(request, METHOD_NOT_FOUND, "Method not found"),
         };
-        Reply::result(request.id.raw(), result.to_string().into())
+        Reply::result(request.id.raw(), [result.to_string().into()])
     }
 
     fn hello(self, request: &Request<'_>) -> Value {

@@ -93,7 +93,12 @@ impl<'a> Exchange<'a> {
 
     /// Its result, as JSON that is not copied.
     pub(crate) fn result(&self, result: Bytes) -> Result<Reply, Error> {
-        Ok(Reply::result(self.id()?.raw(), result))
+        self.result_of([result])
+    }
+
+    /// The same of pieces.
+    pub(crate) fn result_of(&self, pieces: impl IntoIterator<Item = Bytes>) -> Result<Reply, Error> {
+        Ok(Reply::result(self.id()?.raw(), pieces))
     }
 }
 
@@ -165,7 +170,7 @@ fn end(gateway: &Arc<Gateway>, request: &Request) -> Reply {
 /// POST of an array: legal in one protocol version, and only within a session of it.
 fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: &Bytes) -> Reply {
     let invalid = |reason: &'static str| Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: None };
-    let session = match session_of(gateway, &request) {
+    let session = match era::of_batch(&request.headers).and_then(|()| session_of(gateway, &request)) {
         Ok(session) => session,
         Err(error) => return refuse(gateway, &request, &error, None),
     };

@@ -102,11 +102,11 @@ impl McpHeaders {
             first.cloned()
         };
         Self {
-            session_id: one("mcp-session-id"),
-            protocol_version: one("mcp-protocol-version"),
-            method: one("mcp-method"),
-            name: one("mcp-name"),
-            last_event_id: one("last-event-id"),
+            session_id: one("Mcp-Session-Id"),
+            protocol_version: one("MCP-Protocol-Version"),
+            method: one("Mcp-Method"),
+            name: one("Mcp-Name"),
+            last_event_id: one("Last-Event-ID"),
             params,
             repeated,
         }
@@ -138,6 +138,18 @@ pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> 
     }
 }
 
+/// The next step, for a body that holds several messages: only the legacy era has such.
+///
+/// # Errors
+/// When the headers are of a modern client.
+pub(crate) fn of_batch(headers: &McpHeaders) -> Result<(), Error> {
+    if headers.method.is_none() && !headers.version().is_some_and(|version| is_modern(&version)) {
+        return Ok(());
+    }
+    let reason = format!("batches are not part of {MODERN_VERSION}; send one message per request").into();
+    Err(Error::Malformed { code: INVALID_REQUEST, reason, id: None })
+}
+
 /// The rest of the ladder, for a body that holds one message.
 ///
 /// # Errors
@@ -159,7 +171,7 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
             };
         }
     };
-    let Some(claimed) = params.meta.as_ref().and_then(|meta| meta.protocol_version()) else {
+    let Some(claimed) = params.meta.as_ref().and_then(|meta| meta.protocol_version) else {
         return match header {
             // A notification need not say anything: the header alone tells.
             Some(version) if id.is_none() && version == MODERN_VERSION => Ok(Era::Modern),
@@ -176,6 +188,12 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
             None => Ok(Era::Legacy),
         };
     };
+    // Whatever else it is, it is a claim: no legacy message has the key (2026-07-28, Overview, per-request protocol fields).
+    let claimed = jsonrpc::text(claimed).ok_or_else(|| Error::Malformed {
+        code: INVALID_PARAMS,
+        reason: "`io.modelcontextprotocol/protocolVersion` must be a string".into(),
+        id: id.map(Id::owned),
+    })?;
     modern(&claimed, header.as_deref())?;
     // Headers of notifications are not defined, nor is any notification but the one of another transport.
     if let Some(id) = id {
@@ -376,7 +394,7 @@ mod tests {
         let twice = headers(&[("mcp-session-id", "a"), ("mcp-session-id", "b")]);
         assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::Malformed { code: INVALID_REQUEST, .. })));
         let modern = headers(&[("mcp-name", "a"), ("mcp-name", "b"), ("mcp-protocol-version", "2026-07-28")]);
-        assert!(matches!(of_verb(&Method::POST, &modern), Err(Error::HeaderMismatch { header: "mcp-name", .. })));
+        assert!(matches!(of_verb(&Method::POST, &modern), Err(Error::HeaderMismatch { header: "Mcp-Name", .. })));
     }
 
     #[test]

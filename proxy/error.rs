@@ -42,6 +42,11 @@ pub(crate) enum Error {
     BackendConnect { backend: BackendName },
     #[error("backend `{backend}` refused the gateway's credentials (HTTP {status})")]
     BackendCredentials { backend: BackendName, status: u16 },
+    #[error(
+        "backend `{backend}` does not speak the era that `protocol: {configured}` says: {what}; set `protocol: auto` or \
+         `{other}`"
+    )]
+    BackendEra { backend: BackendName, configured: &'static str, other: &'static str, what: Cow<'static, str> },
     #[error("backend `{backend}` has as many {of} as it may ({max}); try again when some have ended")]
     BackendFull { backend: BackendName, of: &'static str, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
@@ -217,6 +222,7 @@ impl Error {
             | Self::BackendUnavailable { .. } => Kind::Unavailable,
             Self::BackendClosed { .. }
             | Self::BackendCredentials { .. }
+            | Self::BackendEra { .. }
             | Self::BackendProtocol { .. }
             | Self::BackendStatus { .. }
             | Self::BackendUnread { .. }
@@ -284,6 +290,7 @@ impl Error {
             | Self::BackendClosed { .. }
             | Self::BackendConnect { .. }
             | Self::BackendCredentials { .. }
+            | Self::BackendEra { .. }
             | Self::BackendFull { .. }
             | Self::BackendProtocol { .. }
             | Self::BackendStatus { .. }
@@ -337,6 +344,7 @@ impl Error {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendClosed { backend }
+            | Self::BackendEra { backend, .. }
             | Self::BackendProtocol { backend, .. }
             | Self::BackendUnread { backend }
             | Self::TooLong { backend, .. } => {

@@ -119,10 +119,10 @@ impl Reply {
         Self { status: StatusCode::OK, headers: vec![(CONTENT_TYPE, JSON)], body: Body::Whole(pieces), record: None }
     }
 
-    /// The result of a request; `result` is JSON and not copied.
-    pub(crate) fn result(id: &str, result: Bytes) -> Self {
+    /// The result of a request; `pieces` are JSON together and not copied.
+    pub(crate) fn result(id: &str, pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let head = ["{\"jsonrpc\":\"2.0\",\"id\":", id, ",\"result\":"].concat();
-        Self::json(vec![head.into(), result, Bytes::from_static(b"}")])
+        Self::json(std::iter::once(head.into()).chain(pieces).chain([Bytes::from_static(b"}")]).collect())
     }
 
     /// 202: taken, nothing to say.

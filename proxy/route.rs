@@ -104,7 +104,8 @@ pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) ->
     }
 }
 
-/// The era in which a backend is spoken to for this client: the client's own where the backend speaks it. Many modern backends
+/// The era in which a backend is spoken to for this client: the client's own where the backend speaks it, and offers there what
+/// it is asked for. Many modern backends
 /// that speak legacy too do not say so; that shows when a legacy client needs a session with one.
 pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Era, Error> {
     let client = exchange.era();
@@ -124,6 +125,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
     match session.leg(backend).open(session, None).await {
         // Without sessions it could not tell one client of the legacy era from another, nor ask any of them.
         Ok(opened) if opened.session_id.is_none() && backend.refused_legacy() => Ok(Era::Modern),
+        Ok(opened) if backend.offers_in_modern_only(exchange.method, &opened) => Ok(Era::Modern),
         Ok(_) => Ok(Era::Legacy),
         Err(Error::BackendProtocol { .. } | Error::BackendStatus { status: 400..500, .. })
             if backend.refused_legacy() =>

@@ -779,6 +779,31 @@ async fn names_and_arguments_that_a_header_cannot_carry_are_wrapped() {
     assert!(!calls[1].headers.contains_key("mcp-param-region"));
 }
 
+#[tokio::test]
+async fn half_a_surrogate_pair_is_no_text_for_a_header_and_of_no_matter_elsewhere() {
+    let tool = r#"{"name":"put","inputSchema":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}}"#;
+    let backend = FakeModern::named("a").defined("put", tool).start().await;
+    let proxy = Setup::new().backend(&backend, "").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let legacy = |arguments: &str| {
+        let params = format!(r#"{{"name":"a__put","arguments":{arguments}}}"#);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#)
+    };
+    let client = proxy.client().await;
+
+    client.post(legacy(r#"{"\ud800":1,"region":"eu","other":"\udc00"}"#)).await;
+    let refused = client.post(legacy(r#"{"region":"\ud800"}"#)).await;
+
+    assert_eq!(refused.code(), -32602, "{refused:?}");
+    assert!(refused.message().contains("`Mcp-Param-Region`"), "{refused:?}");
+    let seen = backend.seen();
+    let calls: Vec<_> = seen.iter().filter(|seen| seen.headers.contains_key("mcp-name")).collect();
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].headers["mcp-param-region"], "eu");
+    // The fake cannot read such a body either.
+    backend.take_faults();
+}
+
 fn sized(header: &str) -> String {
     let schema = json!({ "type": "object", "properties": { "size": { "type": "integer", "x-mcp-header": header } } });
     json!({ "name": "put", "inputSchema": schema }).to_string()

@@ -140,6 +140,25 @@ async fn tools_prints_the_merged_list_and_leaves_no_session() {
 }
 
 #[tokio::test]
+async fn definitions_are_printed_as_they_are() {
+    let definition =
+        r#"{"z":1e400,"name":"x","n":12345678901234567890123,"\u0061":"\ud83d\ude00","inputSchema":{"type":"object"}}"#;
+    let backend = FakeBackend::named("a").defined("x", definition).start().await;
+    let setup = Setup::fronting(&[&backend]);
+    let (_folder, file) = written(&setup.yaml());
+    let proxy = setup.start().await;
+    proxy.until_tools(&backend, 1).await;
+
+    let (code, out, problems) = told(run(&["tools", "--config", &file]).await);
+    let page = proxy.page("/catalog").await;
+
+    let shown = definition.replace("\"x\"", "\"a__x\"");
+    assert_eq!(code, Some(0), "{problems}");
+    assert!(out.contains(&shown), "{out}");
+    assert!(String::from_utf8_lossy(&page.body).contains(&shown), "{page:?}");
+}
+
+#[tokio::test]
 async fn tools_names_the_backends_it_could_not_list() {
     let a = FakeBackend::with_tool("a", "x").await;
     let b = FakeBackend::named("b").tool("y").mood(Mood::LoginPage(200)).start().await;
@@ -168,6 +187,19 @@ async fn the_demo_serves_what_it_prints() {
     assert_eq!(said[3]["isError"], true);
     assert!(demo.log().iter().any(|line| line.contains("http://127.0.0.1:8080/mcp")));
     assert_eq!(demo.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_happens_to_watched_files_is_not_logged_at_any_level() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let setup = Setup::fronting(&[&backend]).section("log", "{ level: trace }");
+    let gateway = Process::start(&setup).await;
+
+    gateway.rewrite(&setup.section("sessions", "{ idle: 7m }").yaml());
+    gateway.logged("configuration reloaded").await;
+
+    // The log may lie in a watched folder: a line for each event would be an event for each line.
+    assert!(!gateway.log().iter().any(|line| line.contains("inotify")), "{:?}", gateway.log());
 }
 
 #[tokio::test]

@@ -161,6 +161,33 @@ async fn a_modern_server_is_asked_whether_it_speaks_legacy_too_when_a_legacy_cli
         let info = format!("toolgate_backend_info{{backend=\"both\",era=\"{era}\",version=\"{version}\"}}");
         assert_eq!(proxy.metric(&info).await, Some(1.0));
     }
+    // It spoke both all the time.
+    assert_eq!(proxy.metric("toolgate_backend_era_changes_total{backend=\"both\"}").await, None);
+}
+
+#[tokio::test]
+async fn what_a_backend_offers_in_the_modern_era_only_is_there_for_legacy_clients_too() {
+    let both = FakeModern::named("both").resource(r#"{"uri":"both:1","name":"one"}"#);
+    let both = both.also_legacy_declaring(json!({ "resources": {} })).start().await;
+    let proxy = Setup::new().backend(&both, "").start().await;
+    listed(&proxy, "both").await;
+    let client = proxy.client().await;
+    let mut stream = client.listen().await;
+
+    client.ask("resources/subscribe", json!({ "uri": "both:1" })).await.result();
+    both.until(|both| both.heard().contains(&json!({ "resourceSubscriptions": ["both:1"] }))).await;
+    both.announce_update("both:1").await;
+    let reference = json!({ "type": "ref/resource", "uri": "both:1" });
+    let argument = json!({ "name": "x", "value": "y" });
+    let completed = client.ask("completion/complete", json!({ "ref": reference, "argument": argument })).await;
+    let told = stream.message().await.unwrap();
+    client.ask("resources/unsubscribe", json!({ "uri": "both:1" })).await.result();
+
+    assert_eq!(completed.result()["completion"]["values"], json!(["done"]));
+    assert_eq!(told["method"], "notifications/resources/updated");
+    both.until(|both| !both.heard().contains(&json!({ "resourceSubscriptions": ["both:1"] }))).await;
+    // Its sessions have no stream of their own.
+    assert!(both.take_faults().iter().all(|fault| fault.contains("verb: GET")));
 }
 
 #[tokio::test]
@@ -190,6 +217,34 @@ async fn the_configuration_leaves_nothing_to_ask() {
     assert!(modern.by_gateway("initialize").is_empty());
     let backends = proxy.page("/backends").await.json()["backends"].clone();
     assert_eq!((&backends[0]["eras"], &backends[1]["eras"]), (&json!(["legacy"]), &json!(["modern"])));
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_the_configured_era_is_unhealthy_and_says_what_to_set() {
+    let modern = FakeModern::with_tool("a", "x").await;
+    let mut cases = vec![(modern.url(), "legacy", "modern")];
+    let mut legacy = Vec::new();
+    for (status, body) in
+        [(200, error("-32601", "")), (404, error("-32601", "")), (404, error("-32001", "")), (405, String::new())]
+    {
+        legacy.push(FakeBackend::named("a").tool("x").discovered(status, JSON, &body).start().await);
+    }
+    cases.extend(legacy.iter().map(|backend| (backend.url(), "modern", "legacy")));
+    for (url, protocol, other) in cases {
+        let setup = Setup::new().backend_at("a", &url, &format!("protocol: {protocol}"));
+        let setup = setup.section("catalog", QUICK).section("health", PROBING);
+        let proxy = setup.start().await;
+
+        eventually(async || first(&proxy).await["state"] == "unhealthy").await;
+
+        let text = first(&proxy).await["listing"]["failure"].to_string();
+        assert!(text.contains(&format!("set `protocol: auto` or `{other}`")), "{text}");
+        for from in ["unknown", "degraded", "unhealthy"] {
+            let healed = format!("toolgate_backend_transitions_total{{backend=\"a\",from=\"{from}\",to=\"healthy\"}}");
+            assert_eq!(proxy.metric(&healed).await, None, "{protocol} {text}");
+        }
+    }
+    modern.take_faults();
 }
 
 #[tokio::test]

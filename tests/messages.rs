@@ -262,6 +262,39 @@ async fn a_batch_is_refused_where_there_are_none() {
 }
 
 #[tokio::test]
+async fn a_batch_of_a_modern_client_is_refused_as_one() {
+    let (_backend, proxy) = echo().await;
+    let client = proxy.stranger();
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let batch = json!([{ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "_meta": meta } }]).to_string();
+
+    let announced = client.with_header("mcp-protocol-version", "2026-07-28").post(batch.clone()).await;
+    let routed = client.with_header("mcp-method", "tools/list").post(batch.clone()).await;
+
+    for answer in [announced, routed] {
+        assert_eq!((answer.status, answer.code()), (400, -32600), "{answer:?}");
+        assert!(answer.message().contains("batches are not part of 2026-07-28"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_no_string_is_refused() {
+    let (_backend, proxy) = echo().await;
+    let client = proxy.client().await;
+
+    for version in ["20260728", "null", "[\"2026-07-28\"]", "\"\\ud800\""] {
+        let meta = format!(r#"{{"io.modelcontextprotocol/protocolVersion":{version}}}"#);
+        let body = format!(r#"{{"jsonrpc":"2.0","id":"m","method":"tools/list","params":{{"_meta":{meta}}}}}"#);
+        let answer = client.post(body).await;
+        assert_eq!((answer.status, answer.code()), (400, -32602), "{version}: {answer:?}");
+        assert!(answer.message().contains("`io.modelcontextprotocol/protocolVersion` must be a string"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn messages_of_an_unknown_version_are_told_which_versions_are_served() {
     let (_backend, proxy) = echo().await;
     let meta = json!({
@@ -298,12 +331,14 @@ async fn headers_that_come_twice_are_refused() {
     let (_backend, proxy) = echo().await;
     let client = proxy.client().await;
 
-    for name in ["mcp-session-id", "mcp-protocol-version"] {
+    for name in ["Mcp-Session-Id", "MCP-Protocol-Version"] {
         let mut request = client.request(http::Method::POST, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
         let value = client.session.clone().unwrap().parse().unwrap();
         request.headers_mut().append(name, value);
         request.headers_mut().append(name, "2025-11-25".parse().unwrap());
-        assert_eq!(client.send(request).await.status, 400, "{name}");
+        let answer = client.send(request).await;
+        assert_eq!(answer.status, 400, "{name}");
+        assert!(answer.message().contains(&format!("`{name}`")), "{answer:?}");
     }
 }
 

@@ -251,15 +251,15 @@ async fn output_that_is_no_message_is_passed_over() {
 
 #[tokio::test]
 async fn no_more_processes_run_than_may() {
-    // One is the gateway's own, which lists the tools; a probe has another for a moment.
-    let proxy = running(&[], "max_instances: 2").start().await;
+    // Two are the gateway's own: one was asked what it speaks, one lists the tools. A probe has another for a moment.
+    let proxy = running(&[], "max_instances: 3").start().await;
     let (alice, bob) = (proxy.client().await, proxy.client().await);
     eventually(async || alice.call("a__pid").await.response().get("result").is_some()).await;
 
     let refused = bob.call("a__pid").await;
 
     assert_eq!(refused.code(), 503);
-    assert!(refused.message().contains("as many processes as it may (2)"), "{refused:?}");
+    assert!(refused.message().contains("as many processes as it may (3)"), "{refused:?}");
     alice.delete().await;
     eventually(async || bob.call("a__pid").await.response().get("result").is_some()).await;
 }

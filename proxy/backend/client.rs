@@ -18,8 +18,9 @@ use toolgate_config::Timeout;
 
 pub(crate) use self::capabilities::ServerCapabilities;
 use self::capabilities::instructions;
+use self::modern::Discovered;
 pub(crate) use self::modern::listen as subscribe;
-pub(crate) use self::modern::{Caching, Discovered, Probed, Refused, discover};
+pub(crate) use self::modern::{Caching, Probed, Refused, discover};
 pub(crate) use self::own::Own;
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};
@@ -161,7 +162,8 @@ pub(crate) enum Outcome {
     SessionLost,
 }
 
-/// How a request goes out: counted for the backend's health by its outcome, or not.
+/// Whether a request counts for the backend's health if it fails. That it is answered never does: a refusal is an answer
+/// too, and whether it was one only shows at the end of what the request is a part of.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Judged {
     Yes,
@@ -170,7 +172,7 @@ pub(crate) enum Judged {
 
 async fn send(backend: &Backend, request: Outgoing, judged: Judged) -> Result<Incoming, Error> {
     match judged {
-        Judged::Yes => backend.send(request).await,
+        Judged::Yes => backend.send_own(request).await,
         Judged::No => backend.send_unjudged(request).await,
     }
 }

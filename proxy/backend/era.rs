@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use toolgate_config::{Protocol, Reach};
 
 use super::Backend;
-use super::client::{self, Discovered, Hello, Judged, Own, Probed, Refused, discover};
+use super::client::{self, Hello, Judged, Own, Probed, Refused, discover};
 use crate::era::{Era, MODERN_VERSION, Version};
 use crate::error::Error;
 
@@ -100,7 +100,7 @@ impl Spoken {
 /// When the backend cannot be asked, or refuses to be spoken to.
 pub(crate) async fn open(backend: &Backend, judged: Judged) -> Result<Own, Error> {
     match backend.config.protocol {
-        Protocol::Legacy => return in_session(backend, judged).await,
+        Protocol::Legacy => return configured_legacy(backend, judged).await,
         Protocol::Modern => return modern(backend, judged).await,
         Protocol::Auto => {}
     }
@@ -123,19 +123,32 @@ pub(crate) fn is_due(backend: &Backend) -> bool {
     backend.config.protocol == Protocol::Auto && backend.spoken().is_none_or(|spoken| spoken.is_due(Instant::now()))
 }
 
-/// A backend that is modern by configuration need not say so.
+/// A backend that is modern by configuration. It has to say so too: every modern server implements `server/discover`
+/// (2026-07-28, Discovery), so that one which does not know it would refuse clients' calls as well.
 async fn modern(backend: &Backend, judged: Judged) -> Result<Own, Error> {
-    let discovered = match discover(backend, judged).await? {
-        Probed::Modern(discovered) => discovered,
-        Probed::Refused(refused) if refused.is_unknown_method => Discovered::SILENT,
-        Probed::Refused(refused) => {
-            return Err(Error::BackendProtocol { backend: backend.name().clone(), what: refused.what });
+    let discovered = match discover(backend, judged).await {
+        Ok(Probed::Modern(discovered)) => discovered,
+        Ok(Probed::Refused(Refused { what })) | Err(Error::BackendProtocol { what, .. }) => {
+            let backend = backend.name().clone();
+            return Err(Error::BackendEra { backend, configured: "modern", other: "legacy", what });
         }
+        Err(error) => return Err(error),
     };
     if let Some(spoken) = Spoken::configured(Protocol::Modern) {
         backend.speaks(spoken);
     }
     Ok(Own::Modern(Arc::new(discovered)))
+}
+
+/// A backend that is legacy by configuration.
+async fn configured_legacy(backend: &Backend, judged: Judged) -> Result<Own, Error> {
+    match in_session(backend, judged).await {
+        Ok(own) => Ok(own),
+        Err(Error::BackendProtocol { backend, what }) => {
+            Err(Error::BackendEra { backend, configured: "legacy", other: "modern", what })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Asks a backend what it is. A process that dies of the question, or never answers it, is a legacy one (2026-07-28, stdio,
@@ -144,7 +157,7 @@ async fn probed(backend: &Backend, judged: Judged) -> Result<Probed, Error> {
     if !matches!(backend.config.reach, Reach::Command(_)) {
         return discover(backend, judged).await;
     }
-    let refused = |what: &'static str| Probed::Refused(Refused { what: what.into(), is_unknown_method: false });
+    let refused = |what: &'static str| Probed::Refused(Refused { what: what.into() });
     match timeout(SILENCE, discover(backend, Judged::No)).await {
         Ok(Err(Error::BackendClosed { .. } | Error::BackendUnread { .. })) => Ok(refused("it ended when it was asked")),
         Ok(probed) => probed,

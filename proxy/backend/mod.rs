@@ -231,7 +231,17 @@ impl Backend {
         self.spoken.load().as_ref().map(|spoken| spoken.era_for(client))
     }
 
-    /// Takes in what it speaks; a change is logged and counted.
+    /// Whether what a method is for is offered in the modern era only, by a backend with which a legacy session is open. What
+    /// legacy clients are told of it is what it declares in the era that it is listed in.
+    pub(crate) fn offers_in_modern_only(&self, method: &str, opened: &client::Opened) -> bool {
+        let offers = |listing: &Listing| listing.era == Era::Modern && listing.capabilities.offers(method);
+        !opened.capabilities.offers(method)
+            && self.spoken().is_some_and(|spoken| spoken.modern)
+            && self.listing.load().as_ref().is_some_and(|listing| offers(listing))
+    }
+
+    /// Takes in what it speaks; a change is logged and counted. That a modern backend turns out to speak legacy too is none:
+    /// it was not asked before a legacy client came.
     fn speaks(&self, spoken: Spoken) {
         let (name, info) = (self.name().as_str(), &self.shared.backend_info);
         let (now, eras) = (spoken.versions(), spoken.eras());
@@ -244,9 +254,13 @@ impl Backend {
             info.with_label_values(&[name, era, version]).set(1);
         }
         if let Some(was) = before.map(|before| before.eras()).filter(|was| *was != eras) {
-            let (was, is) = (was.join(" and "), eras.join(" and "));
-            tracing::warn!(backend = name, from = was, to = is, "backend changed its era");
-            self.shared.backend_era_changes.with_label_values(&[name]).inc();
+            if was == ["modern"] && eras.contains(&"modern") {
+                tracing::info!(backend = name, "backend speaks legacy too");
+            } else {
+                let (was, is) = (was.join(" and "), eras.join(" and "));
+                tracing::warn!(backend = name, from = was, to = is, "backend changed its era");
+                self.shared.backend_era_changes.with_label_values(&[name]).inc();
+            }
         }
     }
 
@@ -322,23 +336,30 @@ impl Backend {
 
     /// Sends a request; how it went counts for the backend's health.
     pub(crate) async fn send(&self, request: Outgoing) -> Result<Incoming, Error> {
+        self.send_judged(request, |_| true).await
+    }
+
+    /// Sends a request of the gateway's own, which counts for the backend's health if it fails.
+    pub(crate) async fn send_own(&self, request: Outgoing) -> Result<Incoming, Error> {
+        self.send_judged(request, |signal| signal != Signal::CallOk).await
+    }
+
+    async fn send_judged(&self, request: Outgoing, counts: fn(Signal) -> bool) -> Result<Incoming, Error> {
         let started = Instant::now();
         let answer = self.transport.send(request).await;
         let now = Instant::now();
-        let transition = match &answer {
+        let signal = match &answer {
             Ok(incoming) => {
                 self.metrics.first_byte.observe(now.saturating_duration_since(started).as_secs_f64());
-                let signal = match incoming.status.is_server_error() {
+                Some(match incoming.status.is_server_error() {
                     true => Signal::CallFailed(Failure::Status),
                     false => Signal::CallOk,
-                };
-                self.health.observe(signal, now)
+                })
             }
-            Err(error) => {
-                passive_failure(error).and_then(|failure| self.health.observe(Signal::CallFailed(failure), now))
-            }
+            Err(error) => passive_failure(error).map(Signal::CallFailed),
         };
-        self.note(transition);
+        let signal = signal.filter(|signal| counts(*signal));
+        self.note(signal.and_then(|signal| self.health.observe(signal, now)));
         answer
     }
 

@@ -12,11 +12,27 @@ use crate::error::Error;
 use crate::jsonrpc;
 
 /// The headers for a call with these arguments.
-pub(crate) fn headers(params: &[HeaderParam], arguments: Option<&RawValue>) -> Vec<(HeaderName, HeaderValue)> {
+///
+/// # Errors
+/// When an argument cannot be said in one. To leave its header out would be refused by any server: the body has it.
+pub(crate) fn headers(
+    params: &[HeaderParam],
+    arguments: Option<&RawValue>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
     let arguments = arguments.map_or("", RawValue::get);
-    let header =
-        |param: &HeaderParam| Some((param.name.clone(), header_text(&text(value(arguments, param)?, param.kind)?)));
-    params.iter().filter_map(header).collect()
+    let mut headers = Vec::new();
+    for param in params {
+        match said(arguments, param) {
+            Ok(Some(text)) => headers.push((param.name.clone(), header_text(&text))),
+            Ok(None) => {}
+            Err(NoText) => {
+                let what =
+                    format!("an argument holds half of a surrogate pair, which its `{}` cannot say", param.shown);
+                return Err(Error::InvalidParams { what: what.into() });
+            }
+        }
+    }
+    Ok(headers)
 }
 
 /// Whether the headers that came with a call say what its arguments do.
@@ -30,10 +46,11 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let arguments = arguments.map_or("", RawValue::get);
     for param in params {
-        let expected = value(arguments, param).and_then(|value| text(value, param.kind));
         let header = given.iter().find(|(name, _)| name == param.name).map(|(_, value)| value);
-        let mismatch = |problem: &'static str| {
-            Err(Error::ParamMismatch { header: param.name.as_str().into(), problem: problem.into() })
+        let mismatch =
+            |problem: &'static str| Err(Error::ParamMismatch { header: param.shown.clone(), problem: problem.into() });
+        let Ok(expected) = said(arguments, param) else {
+            return mismatch("cannot say half of a surrogate pair, which the body holds");
         };
         match (expected, header) {
             (None, None) => {}
@@ -54,15 +71,19 @@ fn value<'a>(arguments: &'a str, param: &HeaderParam) -> Option<&'a str> {
     param.path.iter().try_fold(arguments, |object, key| jsonrpc::member(object, key)).filter(|value| *value != "null")
 }
 
-/// A value as a header says it. What is not of a primitive type is not the header's to say.
-fn text(value: &str, kind: ParamKind) -> Option<Cow<'_, str>> {
-    match value.as_bytes().first()? {
-        b'"' => serde_json::from_str::<String>(value).ok().map(Cow::Owned),
-        b'{' | b'[' => None,
-        _ if kind == ParamKind::Integer => {
-            Some(integer(value).map_or_else(|| value.into(), |number| number.to_string().into()))
+/// A JSON string that is none of Unicode: a header says text in UTF-8, which has no way to write half of a surrogate pair.
+struct NoText;
+
+/// What a header says of an argument, where it is there. What is not of a primitive type is not the header's to say.
+fn said<'a>(arguments: &'a str, param: &HeaderParam) -> Result<Option<Cow<'a, str>>, NoText> {
+    let Some(value) = value(arguments, param) else { return Ok(None) };
+    match value.as_bytes().first() {
+        Some(b'"') => serde_json::from_str::<String>(value).map(|text| Some(Cow::Owned(text))).map_err(|_| NoText),
+        None | Some(b'{' | b'[') => Ok(None),
+        _ if param.kind == ParamKind::Integer => {
+            Ok(Some(integer(value).map_or_else(|| value.into(), |number| number.to_string().into())))
         }
-        _ => Some(value.into()),
+        _ => Ok(Some(value.into())),
     }
 }
 
@@ -91,6 +112,7 @@ mod tests {
     fn param(name: &'static str, path: &[&str], kind: ParamKind) -> HeaderParam {
         HeaderParam {
             name: HeaderName::from_static(name),
+            shown: name.into(),
             path: path.iter().map(|key| Box::from(*key)).collect(),
             kind,
         }
@@ -111,20 +133,20 @@ mod tests {
     #[test]
     fn arguments_are_said_in_headers() {
         let arguments = raw(r#"{"region":"caf\u00e9","box":{"size":42.0},"dry":true,"other":1}"#);
-        let made = headers(&all(), Some(&arguments));
+        let made = headers(&all(), Some(&arguments)).unwrap();
         let made: Vec<_> = made.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
         assert_eq!(
             made,
             [("mcp-param-region", "=?base64?Y2Fmw6k=?="), ("mcp-param-size", "42"), ("mcp-param-dry", "true")]
         );
-        assert!(headers(&all(), Some(&raw(r#"{"region":null,"box":7}"#))).is_empty());
-        assert!(headers(&all(), None).is_empty());
+        assert!(headers(&all(), Some(&raw(r#"{"region":null,"box":7}"#))).unwrap().is_empty());
+        assert!(headers(&all(), None).unwrap().is_empty());
     }
 
     #[test]
     fn headers_that_were_made_pass_and_others_do_not() {
         let arguments = raw(r#"{"region":" padded ","box":{"size":1e2},"dry":false}"#);
-        let made = headers(&all(), Some(&arguments));
+        let made = headers(&all(), Some(&arguments)).unwrap();
         assert!(check(&all(), Some(&arguments), &made).is_ok());
         assert!(check(&all(), Some(&arguments), &made[1..]).is_err());
         assert!(check(&all(), Some(&raw("{}")), &made).is_err());
@@ -137,5 +159,16 @@ mod tests {
         assert!(with(1, "101").is_err());
         assert!(with(0, "=?base64?%%?=").is_err());
         assert!(with(2, "FALSE").is_err());
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_cannot_be_said() {
+        let arguments = raw(r#"{"region":"\ud800"}"#);
+        let given = [(HeaderName::from_static("mcp-param-region"), HeaderValue::from_static("=?base64?77+9?="))];
+
+        assert!(headers(&all(), Some(&arguments)).is_err());
+        assert!(check(&all(), Some(&arguments), &given).is_err() && check(&all(), Some(&arguments), &[]).is_err());
+        let elsewhere = raw(r#"{"\ud800":"\udfff","region":"eu"}"#);
+        assert_eq!(headers(&all(), Some(&elsewhere)).unwrap()[0].1, "eu");
     }
 }

@@ -90,7 +90,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         Envelope { client_info: session.client_info(), capabilities: &capabilities, log_level: level.as_deref() };
     let body = envelope::dress(&route::spliced(exchange.body, target.edits.clone()), &envelope);
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
-    headers.extend(params::headers(target.header_params, exchange.params.arguments));
+    headers.extend(params::headers(target.header_params, exchange.params.arguments)?);
     headers.extend(route::request_id(exchange));
     let guard = session.call(&backend, id.clone())?;
     let timeout = target.timeout;
@@ -124,7 +124,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         let name = exchange.params.name().unwrap_or_default();
         if let Some(route) = catalog.route(&name) {
             call.headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
-            call.headers.extend(params::headers(&route.header_params, exchange.params.arguments));
+            call.headers.extend(params::headers(&route.header_params, exchange.params.arguments)?);
         }
         call.send(call.body.clone());
     }

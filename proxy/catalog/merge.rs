@@ -5,9 +5,11 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Instant;
 
 use super::entry::Entry;
 use super::listing::Listing;
+use super::render::Keeping;
 use super::template::{Origins, Template};
 use super::{Freshness, Kind, LeftOut, Merged, Omission, Part, PerKind, PromptRoute, Route, render};
 use crate::backend::Backend;
@@ -41,13 +43,11 @@ pub(crate) fn merge(backends: &[Arc<Backend>], limits: &Limits) -> Merged {
         let list = lists.get(kind);
         let incomplete = (!list.incomplete.is_empty()).then(|| format!("[{}]", list.incomplete));
         *merged.legacy.get_mut(kind) = render::legacy(kind, &list.legacy, incomplete.as_deref());
-        let caching = list.caching.unwrap_or(Caching::NONE);
-        *merged.modern.get_mut(kind) = render::modern(kind, &list.modern, caching, incomplete.as_deref());
+        *merged.modern.get_mut(kind) = render::modern(kind, &list.modern, list.keeping, incomplete.as_deref());
     }
     merged.instructions = (!instructions.is_empty()).then(|| instructions.into());
     merged.capabilities = render::capabilities(&capabilities).into();
-    let caching = discover.unwrap_or(Caching::NONE);
-    merged.discover = render::discover(&merged.capabilities, merged.instructions.as_deref(), caching);
+    merged.discover = render::discover(&merged.capabilities, merged.instructions.as_deref(), discover);
     merged
 }
 
@@ -57,7 +57,7 @@ struct List {
     legacy: String,
     modern: String,
     /// What holds for all its parts so far.
-    caching: Option<Caching>,
+    keeping: Option<Keeping>,
     /// Backends whose part is missing or stale, as JSON objects.
     incomplete: String,
 }
@@ -75,8 +75,8 @@ impl List {
         entry.write(list, era, key, description);
     }
 
-    fn note(&mut self, backend: &Backend, freshness: Freshness, caching: Caching) {
-        self.caching = Some(self.caching.map_or(caching, |all| all.and(caching)));
+    fn note(&mut self, backend: &Backend, freshness: Freshness, keeping: Keeping) {
+        self.keeping = Some(self.keeping.map_or(keeping, |all| all.and(keeping)));
         if freshness != Freshness::Fresh {
             let gap = if self.incomplete.is_empty() { "" } else { "," };
             let _ = write!(
@@ -94,7 +94,7 @@ struct Merging<'a> {
     lists: PerKind<List>,
     merged: Merged,
     /// What holds for everything that is told by `server/discover`.
-    discover: Option<Caching>,
+    discover: Option<Keeping>,
 }
 
 impl Merging<'_> {
@@ -106,8 +106,10 @@ impl Merging<'_> {
             Some(_) if failed => Freshness::Stale,
             Some(_) => Freshness::Fresh,
         };
+        let fetched = listing.as_ref().map_or_else(Instant::now, |listing| listing.fetched);
         let caching = listing.as_ref().filter(|_| !failed).map_or(Caching::NONE, |listing| listing.caching);
-        self.discover = Some(self.discover.map_or(caching, |all| all.and(caching)));
+        let keeping = Keeping::since(fetched, caching);
+        self.discover = Some(self.discover.map_or(keeping, |all| all.and(keeping)));
         let mut part =
             Part { backend: backend.name().clone(), freshness, shown: PerKind::default(), left_out: Vec::new() };
         for kind in Kind::ALL {
@@ -115,7 +117,7 @@ impl Merging<'_> {
                 Some(listing) if freshness == Freshness::Fresh => listing.state(kind),
                 _ => (freshness, Caching::NONE),
             };
-            self.lists.get_mut(kind).note(backend, freshness, caching);
+            self.lists.get_mut(kind).note(backend, freshness, Keeping::since(fetched, caching));
             if let Some(listing) = &*listing {
                 self.add_kind(backend, listing, kind, &mut part);
             }

@@ -14,12 +14,14 @@ pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use toolgate_config::{BackendName, Timeout};
 
 use self::param::HeaderParam;
@@ -214,18 +216,29 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// A list in one era's words.
+/// A result in one era's words.
 #[derive(Clone, Default)]
 struct Rendered {
-    /// The whole result.
+    /// The whole of it, as it was when all of it had just been fetched.
     result: Bytes,
-    /// Where in it the entries are: what clients are told changes of.
+    /// Where in it the entries of a list are: what clients are told changes of.
     entries: Range<usize>,
+    /// Where in it is said for how long it may be kept.
+    ttl: Range<usize>,
+    /// Until when that is, where it is said and comes to an end.
+    until: Option<Instant>,
 }
 
 impl Rendered {
     fn entries(&self) -> &[u8] {
         self.result.get(self.entries.clone()).unwrap_or_default()
+    }
+
+    /// The result in pieces, with how long it may be kept from now on.
+    fn pieces(&self, now: Instant) -> Vec<Bytes> {
+        let Some(until) = self.until else { return vec![self.result.clone()] };
+        let left = until.saturating_duration_since(now).as_millis().to_string();
+        vec![self.result.slice(..self.ttl.start), left.into(), self.result.slice(self.ttl.end..)]
     }
 }
 
@@ -251,13 +264,32 @@ pub(crate) struct Merged {
     /// What a legacy client is told in `initialize`: a JSON object.
     pub(crate) capabilities: Box<str>,
     /// The result of `server/discover`.
-    pub(crate) discover: Bytes,
+    discover: Rendered,
 }
 
 impl Merged {
-    /// The result that answers a request for a list.
+    /// What answers a request for a list, in pieces.
+    pub(crate) fn answer(&self, kind: Kind, era: Era, now: Instant) -> Vec<Bytes> {
+        self.rendered(kind, era).pieces(now)
+    }
+
+    /// What answers `server/discover`, in pieces.
+    pub(crate) fn discovered(&self, now: Instant) -> Vec<Bytes> {
+        self.discover.pieces(now)
+    }
+
+    /// A list as it was when all of it had just been fetched.
     pub(crate) fn list(&self, kind: Kind, era: Era) -> &Bytes {
         &self.rendered(kind, era).result
+    }
+
+    /// What of a kind legacy clients are shown, which is all that anybody is. Each definition is left as it is: not every
+    /// number in one fits into a number here.
+    pub(crate) fn definitions(&self, kind: Kind) -> Vec<&RawValue> {
+        let result =
+            serde_json::from_slice::<BTreeMap<&str, &RawValue>>(self.list(kind, Era::Legacy)).unwrap_or_default();
+        let list = result.get(kind.field()).and_then(|list| serde_json::from_str(list.get()).ok());
+        list.unwrap_or_default()
     }
 
     fn rendered(&self, kind: Kind, era: Era) -> &Rendered {

@@ -17,6 +17,8 @@ const MAX_DEPTH: usize = 64;
 pub(crate) struct HeaderParam {
     /// `mcp-param-…`
     pub(crate) name: HeaderName,
+    /// The same as people read it: `Mcp-Param-…`.
+    pub(crate) shown: Box<str>,
     /// The keys that lead to it from the arguments.
     pub(crate) path: Box<[Box<str>]>,
     pub(crate) kind: ParamKind,
@@ -96,6 +98,7 @@ fn param(
     if name.is_empty() {
         return Err("is empty");
     }
+    let shown = ["Mcp-Param-", name].concat().into();
     let name = HeaderName::try_from([PREFIX, name].concat()).map_err(|_| "is not a header name")?;
     if others.iter().any(|other| other.name == name) {
         return Err("stands on two properties");
@@ -106,7 +109,7 @@ fn param(
         Some("string") => ParamKind::String,
         _ => return Err("stands on a property that is not a string, an integer or a boolean"),
     };
-    Ok(HeaderParam { name, path: path.into(), kind })
+    Ok(HeaderParam { name, shown, path: path.into(), kind })
 }
 
 /// Anywhere but along `properties` there may be none.

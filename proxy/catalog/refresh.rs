@@ -14,6 +14,7 @@ use crate::backend::Backend;
 use crate::backend::client::{Judged, Own};
 use crate::backend::era;
 use crate::gateway::Gateway;
+use crate::health::Signal;
 
 /// The shortest time between two listings of a backend, whoever asks.
 pub(crate) const FLOOR: Duration = Duration::from_millis(500);
@@ -86,6 +87,8 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
             let before = backend.listing.swap(Some(Arc::clone(&listing)));
             tell_failures(name, before.as_deref(), &listing);
             backend.listing_ended(None);
+            // What a call that was answered is worth.
+            backend.note(backend.health.observe(Signal::CallOk, std::time::Instant::now()));
         }
         Err(reason) => {
             refreshes.with_label_values(&[name, "failed"]).inc();

@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use toolgate_config::parse;
@@ -66,7 +67,7 @@ fn a_list_may_be_kept_no_longer_than_any_part_of_it() {
     let caching = |one, other| {
         let of = |caching| Listing::of(Era::Modern, caching, &[]);
         let catalog = merged(&gateway, vec![of(one), of(other)]);
-        let (list, discover) = (read(catalog.list(Kind::Prompts, Era::Modern)), read(&catalog.discover));
+        let (list, discover) = (read(catalog.list(Kind::Prompts, Era::Modern)), read(&catalog.discover.result));
         assert_eq!((&list["ttlMs"], &list["cacheScope"]), (&discover["ttlMs"], &discover["cacheScope"]));
         (list["ttlMs"].as_u64().unwrap(), list["cacheScope"].as_str().unwrap().to_owned())
     };
@@ -77,6 +78,32 @@ fn a_list_may_be_kept_no_longer_than_any_part_of_it() {
 }
 
 #[test]
+fn a_list_may_be_kept_shorter_the_older_it_is() {
+    let gateway = gateway(&["a", "b"]);
+    let started = Instant::now();
+    let far = Caching { ttl_ms: u64::MAX, is_public: true };
+    let of = |one, other| {
+        let listings = [one, other].map(|caching| Listing::of(Era::Modern, caching, &[]));
+        merged(&gateway, listings.into())
+    };
+    let left = |catalog: &Merged, after| {
+        let pieces = catalog.answer(Kind::Tools, Era::Modern, started + Duration::from_millis(after)).concat();
+        let discovered = catalog.discovered(started + Duration::from_millis(after)).concat();
+        let ttl = |json: Vec<u8>| read(&json.into())["ttlMs"].as_u64().unwrap();
+        assert_eq!(ttl(pieces.clone()), ttl(discovered));
+        ttl(pieces)
+    };
+
+    let catalog = of(PUBLIC, far);
+    // It was fetched a little after the start.
+    assert!((9_000..10_000).contains(&left(&catalog, 0)), "{}", left(&catalog, 0));
+    assert!((1_000..2_000).contains(&left(&catalog, 8_000)), "{}", left(&catalog, 8_000));
+    assert_eq!(left(&catalog, 60_000), 0);
+    assert!(left(&of(far, far), 60_000) > 1 << 60);
+    assert_eq!(left(&of(PUBLIC, Caching::NONE), 0), 0);
+}
+
+#[test]
 fn what_is_stale_or_missing_may_not_be_kept_and_is_named() {
     let gateway = gateway(&["a", "b"]);
     let missing = merged(&gateway, vec![modern(&[])]);
@@ -84,7 +111,7 @@ fn what_is_stale_or_missing_may_not_be_kept_and_is_named() {
         .listing_failure
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .replace(crate::backend::ListingFailure { since: std::time::Instant::now(), reason: "down".to_owned() });
+        .replace(crate::backend::ListingFailure { since: Instant::now(), reason: "down".to_owned() });
     let stale = merged(&gateway, vec![modern(&[]), modern(&[])]);
 
     for (catalog, name, state) in [(missing, "b", "missing"), (stale, "a", "stale")] {
@@ -206,7 +233,7 @@ fn the_gateway_says_what_it_is() {
         "completions": {},
     });
     assert_eq!(serde_json::from_str::<Value>(&catalog.capabilities).unwrap(), capabilities);
-    let discover = read(&catalog.discover);
+    let discover = read(&catalog.discover.result);
     assert_eq!(discover["capabilities"], capabilities);
     assert_eq!(discover["resultType"], "complete");
     assert_eq!(discover["supportedVersions"], json!(["2026-07-28"]));

@@ -105,8 +105,12 @@ fn expected(body: &Value, map: &HeaderMap) -> Result<Era, i64> {
     let header = header.as_deref();
     let is_legacy = header.is_none_or(|header| LEGACY.contains(&header));
     let is_modern = header.is_some_and(|header| header >= MODERN);
-    let claimed = body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"].as_str();
+    let claim = body["params"]["_meta"].get("io.modelcontextprotocol/protocolVersion");
+    let claimed = claim.and_then(Value::as_str);
     let is_request = body.get("id").is_some();
+    if body.get("method").is_some() && claim.is_some_and(|claim| !claim.is_string()) {
+        return Err(INVALID_PARAMS);
+    }
     match body.get("method").map(|method| (method, claimed)) {
         _ if is_legacy && claimed.is_none() => Ok(Era::Legacy),
         None if is_legacy => Ok(Era::Legacy),

@@ -67,7 +67,11 @@ fn annotated(schema: &Value) -> usize {
 /// What is made passes; what passes says the same as what is made.
 fn repeats(params: &[HeaderParam], arguments: &RawValue, given: &[(HeaderName, HeaderValue)]) {
     let passes = |headers: &[_]| bridge::check(params, Some(arguments), headers).is_ok();
-    let made = bridge::headers(params, Some(arguments));
+    let Ok(made) = bridge::headers(params, Some(arguments)) else {
+        // What cannot be said passes in no words, and is half of a surrogate pair, which nobody else reads either.
+        assert!(!passes(given) && !passes(&[]) && super::oracle(arguments.get().as_bytes()).is_none());
+        return;
+    };
     assert!(passes(&made));
     for left_out in 0..made.len() {
         let some: Vec<_> = made.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, h)| h.clone()).collect();

@@ -1,5 +1,7 @@
 //! `initialize`, `ping`, `logging/setLevel`: about the session itself.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -40,7 +42,7 @@ pub(super) fn initialize(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
 
 /// What a modern client would otherwise find out by trying. Always answered here: a client takes an odd answer for an era.
 pub(super) fn discover(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
-    exchange.result(exchange.snapshot.catalog().discover.clone())
+    exchange.result_of(exchange.snapshot.catalog().discovered(Instant::now()))
 }
 
 /// The gateway is alive; whether a backend is, its tools tell.

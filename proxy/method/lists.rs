@@ -1,5 +1,7 @@
 //! `tools/list`, `prompts/list`, `resources/list`, `resources/templates/list`: answered from memory, in one page.
 
+use std::time::Instant;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -31,7 +33,7 @@ async fn list(exchange: &Exchange<'_>, kind: Kind) -> Result<Reply, Error> {
     exchange.snapshot.settle().await;
     // The revisions first: a change between the two lines is then told again rather than missed.
     let revisions = *exchange.gateway.revision.borrow();
-    let result = exchange.snapshot.catalog().list(kind, exchange.era()).clone();
+    let pieces = exchange.snapshot.catalog().answer(kind, exchange.era(), Instant::now());
     if let Client::Legacy(Some(session)) = &exchange.client {
         session.note_listed(|listed| match kind {
             Kind::Tools => listed.tools = revisions.tools,
@@ -39,5 +41,5 @@ async fn list(exchange: &Exchange<'_>, kind: Kind) -> Result<Reply, Error> {
             Kind::Resources | Kind::Templates => listed.resources = revisions.resources,
         });
     }
-    exchange.result(result)
+    exchange.result_of(pieces)
 }

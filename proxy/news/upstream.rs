@@ -36,9 +36,11 @@ pub(crate) struct Upstream {
     receiver: mpsc::Receiver<Heard>,
     /// Whether there is a client to hear it.
     is_heard: bool,
-    /// By the backend's uid.
-    listeners: HashMap<u64, Listener>,
+    listeners: HashMap<Place, Listener>,
 }
+
+/// A backend's uid, and whether resources are what is listened for.
+type Place = (u64, bool);
 
 /// A message of a backend.
 pub(crate) struct Heard {
@@ -76,6 +78,18 @@ enum What {
     Unknown(Arc<Backend>),
 }
 
+impl What {
+    fn place(&self, backend: &Backend) -> Place {
+        (backend.uid, matches!(self, Self::Resources(..)))
+    }
+
+    /// News of the resources that a session is subscribed to.
+    fn resources(session: &Session, backend: &Arc<Backend>) -> Option<Self> {
+        let uris = session.subscriptions(backend);
+        (!uris.is_empty()).then(|| Self::Resources(Arc::clone(backend), uris))
+    }
+}
+
 impl PartialEq for What {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -108,17 +122,17 @@ impl Upstream {
     /// Listens to the stream of a session with a legacy backend.
     pub(super) fn hear(&mut self, session: &Arc<Session>, leg: &Arc<Leg>, opened: &Arc<Opened>) {
         let what = What::Leg(Arc::clone(leg), Arc::clone(opened));
-        let uid = leg.backend.uid;
-        if self.listeners.get(&uid).is_none_or(|listener| listener.what != what) {
+        let place = what.place(&leg.backend);
+        if self.listeners.get(&place).is_none_or(|listener| listener.what != what) {
             let to = self.is_heard.then(|| self.sender.clone());
             let hearing = hear_leg(Arc::clone(session), Arc::clone(leg), Arc::clone(opened), to, None);
-            self.listeners.insert(uid, Listener { what, task: tokio::spawn(hearing).abort_handle() });
+            self.listeners.insert(place, Listener { what, task: tokio::spawn(hearing).abort_handle() });
         }
     }
 
     /// Stops listening to a backend.
     pub(super) fn leave(&mut self, backend: u64) {
-        self.listeners.remove(&backend);
+        self.listeners.retain(|(uid, _), _| *uid != backend);
     }
 
     /// Stops listening; what was heard and has not gone to the client.
@@ -153,22 +167,25 @@ impl Upstream {
         for backend in backends.iter().filter(|backend| !backend.is_retired()) {
             let what = match backend.era_for(era) {
                 Some(Era::Legacy) => match session.leg_of(backend).and_then(|leg| Some((leg.current()?, leg))) {
-                    // Without a session a stream is nobody's in particular.
-                    Some((opened, leg)) => opened.session_id.is_some().then_some(What::Leg(leg, opened)),
+                    Some((opened, leg)) => {
+                        if backend.offers_in_modern_only("resources/subscribe", &opened) {
+                            let what = What::resources(session, backend);
+                            wanted.extend(what.map(|what| (what.place(backend), what)));
+                        }
+                        // Without a session a stream is nobody's in particular.
+                        opened.session_id.is_some().then_some(What::Leg(leg, opened))
+                    }
                     None => is_subscribed(session, backend).then(|| What::Opening(session.leg(backend))),
                 },
-                Some(Era::Modern) => {
-                    let uris = session.subscriptions(backend);
-                    (!uris.is_empty()).then(|| What::Resources(Arc::clone(backend), uris))
-                }
+                Some(Era::Modern) => What::resources(session, backend),
                 None => is_subscribed(session, backend).then(|| What::Unknown(Arc::clone(backend))),
             };
-            wanted.extend(what.map(|what| (backend.uid, what)));
+            wanted.extend(what.map(|what| (what.place(backend), what)));
         }
-        self.listeners.retain(|uid, listener| wanted.get(uid) == Some(&listener.what));
-        for (uid, what) in wanted {
+        self.listeners.retain(|place, listener| wanted.get(place) == Some(&listener.what));
+        for (place, what) in wanted {
             let (session, sender) = (session, &self.sender);
-            self.listeners.entry(uid).or_insert_with(|| {
+            self.listeners.entry(place).or_insert_with(|| {
                 let task = match what.clone() {
                     What::Leg(leg, opened) => {
                         let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);

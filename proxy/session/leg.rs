@@ -119,7 +119,7 @@ impl Leg {
             // What the client set before holds for this session too.
             self.set_level(&opened, &level).await;
         }
-        if opened.session_id.is_some() {
+        if opened.session_id.is_some() && !self.backend.offers_in_modern_only("resources/subscribe", &opened) {
             for uri in session.untold(&self.backend) {
                 let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
                 self.tell(&opened, "resources/subscribe", &params).await;

@@ -64,6 +64,15 @@ impl ServerCapabilities {
         }
     }
 
+    /// Whether it offers what a method is for, where that is something which a server declares.
+    pub(crate) fn offers(self, method: &str) -> bool {
+        match method {
+            "completion/complete" => self.completions,
+            "resources/subscribe" | "resources/unsubscribe" => self.subscribe,
+            _ => true,
+        }
+    }
+
     /// Whether it declares nothing that can be listed: some servers forget to.
     pub(crate) fn lists_nothing(self) -> bool {
         !(self.tools || self.prompts || self.resources)

@@ -13,7 +13,7 @@ use super::{
 use crate::backend::{Backend, Incoming, Outgoing};
 use crate::bridge::envelope::{self, Envelope};
 use crate::era::{MODERN_VERSION, Version};
-use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION};
+use crate::error::{Error, HEADER_MISMATCH, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, Message, OwnedId};
 
 /// Who the gateway is when it asks for itself. Nothing may be asked of it.
@@ -82,7 +82,7 @@ pub(crate) struct Discovered {
 }
 
 impl Discovered {
-    /// Of a server that speaks the version and says no more.
+    /// Of a server that refused `server/discover` in the words of a modern one, naming the version that it was asked in.
     pub(crate) const SILENT: Self =
         Self { capabilities: ServerCapabilities::NONE, instructions: None, caching: Caching::NONE, legacy: None };
 }
@@ -97,8 +97,6 @@ pub(crate) enum Probed {
 /// How a server showed that it does not speak the modern version.
 pub(crate) struct Refused {
     pub(crate) what: Cow<'static, str>,
-    /// Whether it knows modern requests and only not this one.
-    pub(crate) is_unknown_method: bool,
 }
 
 /// Asks a server what it is.
@@ -135,7 +133,7 @@ async fn discover_unbounded(backend: &Backend, judged: Judged) -> Result<Probed,
 }
 
 fn refused(what: impl Into<Cow<'static, str>>) -> Probed {
-    Probed::Refused(Refused { what: what.into(), is_unknown_method: false })
+    Probed::Refused(Refused { what: what.into() })
 }
 
 /// What an error says about the era of who sent it.
@@ -163,7 +161,7 @@ fn of_error(backend: &Backend, error: &RawValue) -> Result<Probed, Error> {
         {
             Ok(Probed::Modern(Discovered::SILENT))
         }
-        _ => Ok(Probed::Refused(Refused { what: said.into(), is_unknown_method: code == Some(METHOD_NOT_FOUND) })),
+        _ => Ok(refused(said)),
     }
 }
 

@@ -58,6 +58,7 @@ struct State {
     mood: Mood,
     in_events: bool,
     also_legacy: bool,
+    legacy_declares: Option<Value>,
     acknowledges: bool,
     held: Vec<String>,
     broken: Vec<String>,
@@ -207,6 +208,12 @@ impl Builder {
         self
     }
 
+    /// As [`also_legacy`](Self::also_legacy), with capabilities of its own there.
+    pub(crate) fn also_legacy_declaring(mut self, capabilities: Value) -> Self {
+        self.state.legacy_declares = Some(capabilities);
+        self.also_legacy()
+    }
+
     /// Its streams begin without being acknowledged.
     pub(crate) fn unacknowledging(mut self) -> Self {
         self.state.acknowledges = false;
@@ -258,6 +265,7 @@ impl FakeModern {
             mood: Mood::Well,
             in_events: false,
             also_legacy: false,
+            legacy_declares: None,
             acknowledges: true,
             held: Vec::new(),
             broken: Vec::new(),
@@ -539,7 +547,7 @@ impl Shared {
                 state.sessions += 1;
                 let result = json!({
                     "protocolVersion": "2025-11-25",
-                    "capabilities": state.declares,
+                    "capabilities": state.legacy_declares.as_ref().unwrap_or(&state.declares),
                     "serverInfo": { "name": self.name, "version": "1" },
                 });
                 let mut reply = whole(200, "application/json", response(id, &result));
