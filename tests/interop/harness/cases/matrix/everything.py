@@ -33,11 +33,13 @@ async def calls(pair):
 async def progresses(pair):
     """In a session that offers nothing: this server asks by itself for roots, a moment after a session is opened, and in the
     modern era that interrupts whatever call is under way. rmcp hears no progress after that, and node begins anew."""
-    url = pair.backend.url if pair.is_direct else pair.matrix.gateway.url
+    url = pair.matrix.url(pair.backend)
     quiet = Route(await pair.client.connect(url, f"{pair.backend.name}-quiet"), pair.prefix)
     call = quiet.begin(LONG, {"duration": 0.2, "steps": STEPS}, progress=True)
     await call.result()
-    expect_equal("the progress", [step["progress"] for step in call.progress], list(range(1, STEPS + 1)))
+    # Node's modern client tells of progress of its own, without a total, when the server asks something meanwhile.
+    steps = [step["progress"] for step in call.progress if step["total"] == STEPS]
+    expect_equal("the progress", steps, list(range(1, STEPS + 1)))
 
 
 async def fails(pair):
