@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::process::run;
 use crate::support::stdio::{command, running, text, until_dead};
 use crate::support::{Process, Setup, TestProxy, eventually, eventually_for, never_within, within};
 
@@ -288,13 +289,35 @@ async fn a_flood_on_standard_error_is_cut_and_blocks_nothing() {
 
 #[tokio::test]
 async fn processes_end_with_a_gateway_that_is_asked_to_end() {
-    let mut gateway = Process::start(&running(&["stubborn"], "")).await;
-    let process = gateway.client().await.pid().await;
+    for signals in [&["TERM"][..], &["INT"], &["TERM", "TERM"]] {
+        let mut gateway = Process::start(&running(&["stubborn"], "")).await;
+        let client = gateway.client().await;
+        let process = client.pid().await;
+        let grandchild = text(&client.call("a__spawn").await).parse().unwrap();
 
-    gateway.signal("TERM").await;
+        for signal in signals {
+            gateway.signal(signal).await;
+            gateway.logged("stopping").await;
+        }
 
-    assert!(gateway.ended().await.success());
-    until_dead(process).await;
+        assert!(gateway.ended().await.success());
+        until_dead(process).await;
+        until_dead(grandchild).await;
+    }
+}
+
+#[tokio::test]
+async fn no_process_outlives_a_listing_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (births, config) = (folder.path().join("births"), folder.path().join("toolgate.yaml"));
+    std::fs::write(&config, running(&["stubborn", "births", births.to_str().unwrap()], "").yaml()).unwrap();
+
+    let listed = run(&["tools", "--config", config.to_str().unwrap()]).await;
+
+    assert!(listed.status.success(), "{listed:?}");
+    for process in std::fs::read_to_string(births).unwrap().lines() {
+        until_dead(process.parse().unwrap()).await;
+    }
 }
 
 #[tokio::test]

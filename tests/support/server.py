@@ -1,5 +1,6 @@
 """An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
 
+births    writes its process id into the file named next when it is started
 die       ends as soon as it is started, and writes so into the file named next
 deaf      answers `initialize` and reads no further
 late      reads nothing before the file named next is there
@@ -151,6 +152,9 @@ def handle(message):
 
 
 def main():
+    if "births" in sys.argv:
+        with open(after("births"), "a") as births:
+            births.write(f"{os.getpid()}\n")
     if "die" in sys.argv:
         with open(after("die"), "a") as births:
             births.write("born\n")

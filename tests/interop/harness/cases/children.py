@@ -57,7 +57,8 @@ def cases(world):
     yield case("a server that is slow to start is known for what it is", starts_slowly)
     yield case("a call that was cancelled, and so is never answered, is no failure of its server", is_cancelled)
     yield case("no process outlives the gateway when it is asked to stop in the middle of a call", stops)
-    yield case("no process outlives the gateway when that is killed", dies)
+    yield case("no process outlives the gateway when it is interrupted, whatever it makes of that", stops_stubborn)
+    yield case("servers that end with their input do not outlive the gateway when that is killed", dies)
 
 
 def child(world, name, label, **settings):
@@ -212,10 +213,14 @@ async def starts_nothing(world):
         expect_equal("the new processes of the server that was never used", unused.pids() - before, set())
 
 
+def wrapped(server, script):
+    """The server, run by a shell whose script has its command for arguments."""
+    server.kind = replace(server.kind, command=["/bin/sh", "-c", script, "sh", *server.kind.command])
+    return server
+
+
 async def starts_slowly(world):
-    server = child(world, "gosdk-stdio", "slow")
-    wrapped = ["/bin/sh", "-c", f'sleep {SLOW_START_SECONDS}; exec "$@"', "sh", *server.kind.command]
-    server.kind = replace(server.kind, command=wrapped)
+    server = wrapped(child(world, "gosdk-stdio", "slow"), f'sleep {SLOW_START_SECONDS}; exec "$@"')
     async with running(world, "slow", server) as gateway:
 
         async def is_modern():
@@ -255,8 +260,18 @@ async def stops(world):
         expect_equal("the exit code", await gateway.process.exited(END_SECONDS), 0)
 
 
+async def stops_stubborn(world):
+    """One ends, but not what has started it, which no signal ends but SIGKILL."""
+    server = wrapped(child(world, "gosdk-stdio", "stubborn"), 'trap "" HUP INT TERM; "$@"; while :; do sleep 1; done')
+    async with running(world, "stubborn", server) as gateway:
+        session = await world.clients["py2-legacy"].connect(gateway.url, gateway.name)
+        await begin(world, Route(session, server.prefix), server)
+        gateway.process.signal(signal.SIGINT)
+        expect_equal("the exit code", await gateway.process.exited(END_SECONDS), 0)
+
+
 async def dies(world):
-    """Then their input is closed, and that is all there is."""
+    """The closed input is all that they notice, and nobody is left to end one that goes on regardless."""
     servers = [child(world, name, "dies") for name in ("py1-stdio", "py2-stdio", "every-stdio", "gosdk-stdio")]
     async with running(world, "dies", *servers) as gateway:
         session = await world.clients["py2-legacy"].connect(gateway.url, gateway.name)
