@@ -38,6 +38,9 @@ async def progresses(pair):
     expect_equal("the result", text_of(await call.result()), f"{arguments['steps']} steps")
     steps = [(step["progress"], step["total"], step["message"]) for step in call.progress]
     total = arguments["steps"]
+    if pair.backend.name.startswith("mcpgo"):
+        # It sends a session's notifications on whichever of two streams is free, so their order is not kept.
+        steps.sort()
     expect_equal("the progress", steps, [(n, total, f"step {n}") for n in range(1, total + 1)])
 
 

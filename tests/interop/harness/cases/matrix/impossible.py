@@ -143,13 +143,6 @@ IMPOSSIBLE = [
         where=(THROUGH,),
     ),
     Impossible(
-        *("*", "py1-shared", "logging"),
-        why="nothing tells whose it is what a process logs that all sessions share, and a modern client hears only its own",
-        gets="no event log",
-        era=MODERN,
-        where=(THROUGH,),
-    ),
-    Impossible(
         *("*", "py1-stdio", "list_changed"),
         why="each session has a process, which grows alone, and the gateway lists what is in one of its own",
         gets="no event tools_changed",
