@@ -63,7 +63,7 @@ pub struct Backend {
 pub struct Timeout {
     /// TCP connect and TLS handshake. Default 5 s.
     pub connect: Duration,
-    /// From the request's last byte to the response's first. Default 60 s.
+    /// From the request's last byte to the response's first; a process has as long to start, too. Default 60 s.
     pub first_byte: Duration,
     /// Between two reads of a response, event streams included. Default 5 min.
     pub idle: Duration,

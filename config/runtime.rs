@@ -25,7 +25,8 @@ impl Default for Admin {
 pub struct Health {
     /// Between two probes of a backend, give or take a tenth. Default 10 s.
     pub interval: Duration,
-    /// For one whole probe; at most the interval. Default 3 s, or the interval where that is shorter.
+    /// For one whole probe, the start of a process not counted; at most the interval. Default 3 s, or the interval where that
+    /// is shorter.
     pub timeout: Duration,
     /// Successes in a row that make an unhealthy backend healthy. Default 2.
     pub rise: u32,
@@ -56,7 +57,7 @@ pub struct Catalog {
     pub refresh: Duration,
     /// How long the last good list of a backend that fails is still served. Default 10 min.
     pub stale_for: Duration,
-    /// For one whole listing of one backend, all pages. Default 30 s.
+    /// For one whole listing of one backend, all pages, the start of a process not counted. Default 30 s.
     pub timeout: Duration,
     /// Tools taken from one backend; a longer list counts as failed. Default 10,000.
     pub max_tools: u32,

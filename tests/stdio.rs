@@ -1,9 +1,27 @@
 //! Backends that the gateway runs as processes.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::support::process::run;
 use crate::support::stdio::{command, running, text, until_dead};
-use crate::support::{Process, Setup, TestProxy, eventually, within};
+use crate::support::{Process, Setup, TestProxy, eventually, eventually_for, never_within, within};
+
+/// Longer than a process may be silent before anything follows from it, by far.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Probes that find things out within the patience of a test.
+const PROBING: &str = "{ interval: 200ms, timeout: 200ms, rise: 1, fall: 3, max_backoff: 400ms }";
+
+/// A series that says whether the server is in this state.
+fn state(state: &str) -> String {
+    format!("toolgate_backend_state{{backend=\"a\",state=\"{state}\"}}")
+}
+
+/// Which eras the server is known to speak.
+async fn eras(proxy: &TestProxy) -> Value {
+    proxy.page("/backends").await.json()["backends"][0]["eras"].clone()
+}
 
 #[tokio::test]
 async fn each_session_has_a_process_of_its_own() {
@@ -335,13 +353,35 @@ async fn a_flood_on_standard_error_is_cut_and_blocks_nothing() {
 
 #[tokio::test]
 async fn processes_end_with_a_gateway_that_is_asked_to_end() {
-    let mut gateway = Process::start(&running(&["stubborn"], "")).await;
-    let process = gateway.client().await.pid().await;
+    for signals in [&["TERM"][..], &["INT"], &["TERM", "TERM"]] {
+        let mut gateway = Process::start(&running(&["stubborn"], "")).await;
+        let client = gateway.client().await;
+        let process = client.pid().await;
+        let grandchild = text(&client.call("a__spawn").await).parse().unwrap();
 
-    gateway.signal("TERM").await;
+        for signal in signals {
+            gateway.signal(signal).await;
+            gateway.logged("stopping").await;
+        }
 
-    assert!(gateway.ended().await.success());
-    until_dead(process).await;
+        assert!(gateway.ended().await.success());
+        until_dead(process).await;
+        until_dead(grandchild).await;
+    }
+}
+
+#[tokio::test]
+async fn no_process_outlives_a_listing_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (births, config) = (folder.path().join("births"), folder.path().join("toolgate.yaml"));
+    std::fs::write(&config, running(&["stubborn", "births", births.to_str().unwrap()], "").yaml()).unwrap();
+
+    let listed = run(&["tools", "--config", config.to_str().unwrap()]).await;
+
+    assert!(listed.status.success(), "{listed:?}");
+    for process in std::fs::read_to_string(births).unwrap().lines() {
+        until_dead(process.parse().unwrap()).await;
+    }
 }
 
 #[tokio::test]
@@ -364,4 +404,69 @@ async fn a_command_stands_beside_other_backends() {
     client.call("b__x").await.result();
 
     assert_eq!(other.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_legacy_server_works_whatever_it_makes_of_what_comes_before_its_handshake() {
+    for how in ["-32601", "-32001", "death", "silence"] {
+        let proxy = running(&["unasked", how], "").start().await;
+        let client = proxy.client().await;
+
+        eventually_for(SILENCE, async || !client.tools().await.is_empty()).await;
+
+        client.pid().await;
+        assert_eq!(eras(&proxy).await, json!(["legacy"]), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_says_late_that_it_is_modern_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = folder.path().join("answers");
+    let proxy = running(&["ponders", answers.to_str().unwrap()], "").start().await;
+    eventually_for(SILENCE, async || eras(&proxy).await == json!(["legacy"])).await;
+
+    std::fs::write(answers, "").unwrap();
+
+    eventually(async || eras(&proxy).await == json!(["legacy", "modern"])).await;
+}
+
+#[tokio::test]
+async fn a_process_is_not_unwell_before_it_has_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    let proxy = running(&["late", starts.to_str().unwrap()], "").section("health", PROBING).start().await;
+    never_within(Duration::from_secs(2), proxy.until_metric(&state("unhealthy"), 1.0)).await;
+    assert_eq!(proxy.metric(&state("unknown")).await, Some(1.0));
+
+    std::fs::write(starts, "").unwrap();
+
+    eventually(async || proxy.metric(&state("healthy")).await == Some(1.0)).await;
+    assert_eq!(proxy.metric("toolgate_probes_total{backend=\"a\",result=\"timeout\"}").await, None);
+}
+
+#[tokio::test]
+async fn a_process_that_never_starts_is_unwell_in_the_end() {
+    let setup = running(&["late", "/nowhere"], "timeout: { first_byte: 300ms }").section("health", PROBING);
+    let proxy = setup.start().await;
+
+    proxy.until_metric(&state("unhealthy"), 1.0).await;
+}
+
+#[tokio::test]
+async fn nor_is_a_modern_server_whose_next_process_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts = folder.path().join("starts");
+    std::fs::write(&starts, "").unwrap();
+    let (answers, late) = (folder.path().to_str().unwrap(), starts.to_str().unwrap());
+    let proxy = running(&["ponders", answers, "late", late], "").section("health", PROBING).start().await;
+    eventually(async || proxy.metric(&state("healthy")).await == Some(1.0)).await;
+    eventually(async || eras(&proxy).await == json!(["modern"])).await;
+
+    std::fs::remove_file(&starts).unwrap();
+    proxy.modern().call("a__crash").await.error();
+
+    never_within(Duration::from_secs(2), proxy.until_metric(&state("unhealthy"), 1.0)).await;
+    std::fs::write(&starts, "").unwrap();
+    eventually(async || proxy.metric(&state("healthy")).await == Some(1.0)).await;
 }

@@ -97,7 +97,7 @@ struct BackendTls {
 struct Timeout {
     /// TCP connect and TLS handshake. Default `5s`.
     connect: Option<Duration>,
-    /// From the request's last byte to the response's first. Default `60s`.
+    /// From the request's last byte to the response's first; a process has as long to start, too. Default `60s`.
     first_byte: Option<Duration>,
     /// Between two reads of a response, event streams included. Default `5m`.
     idle: Option<Duration>,

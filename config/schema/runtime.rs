@@ -10,7 +10,7 @@ use super::value::{Duration, Number, OrVariable, Secret, Size};
 pub(super) struct Health {
     /// Between two probes of a backend, give or take a tenth. Default `10s`.
     interval: Option<Duration>,
-    /// For one whole probe; at most the interval. Default `3s`, or the interval where that is shorter.
+    /// For one whole probe, the start of a process not counted; at most the interval. Default `3s`, or the interval where that is shorter.
     timeout: Option<Duration>,
     /// Successes in a row that make an unhealthy backend healthy. Default 2.
     rise: Option<OrVariable<Number<1, 1000>>>,
@@ -29,7 +29,7 @@ pub(super) struct Catalog {
     refresh: Option<Duration>,
     /// How long the last good list of a backend that fails is still served; `0s` for not at all. Default `10m`.
     stale_for: Option<Duration>,
-    /// For one whole listing of one backend, all pages. Default `30s`.
+    /// For one whole listing of one backend, all pages, the start of a process not counted. Default `30s`.
     timeout: Option<Duration>,
     /// Tools taken from one backend; a longer list counts as failed. Default 10000.
     max_tools: Option<OrVariable<Number<1, 1_000_000>>>,

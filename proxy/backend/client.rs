@@ -18,9 +18,8 @@ use toolgate_config::Timeout;
 
 pub(crate) use self::capabilities::ServerCapabilities;
 use self::capabilities::instructions;
-use self::modern::Discovered;
 pub(crate) use self::modern::listen as subscribe;
-pub(crate) use self::modern::{Caching, Probed, Refused, discover};
+pub(crate) use self::modern::{Caching, Discovered, Probed, Refused, discover};
 pub(crate) use self::own::Own;
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};

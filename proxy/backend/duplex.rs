@@ -402,6 +402,10 @@ impl Transport for Duplex {
         }
     }
 
+    fn is_starting(&self) -> bool {
+        self.modern.try_lock().is_ok_and(|modern| modern.as_ref().is_some_and(|modern| modern.pipe.0.is_silent()))
+    }
+
     async fn close(&self) {
         let sessions = std::mem::take(&mut *self.sessions());
         let shared = self.shared.lock().await.take().map(|shared| shared.pipe);

@@ -1,16 +1,23 @@
 //! Which eras a backend speaks: what the configuration says, or what asking it showed.
 //!
 //! A modern verdict is looked at again with every listing, which begins with `server/discover`. A legacy one would go on
-//! working for ever after the backend learnt better, so it expires.
+//! working for ever after the backend learnt better, so it expires; and it takes the place of no modern one that was made
+//! after what it rests on was asked.
+//!
+//! A process that says nothing may be deaf to the question or slow to start. So it is not told from its silence: the question
+//! stays, a handshake is tried beside it, and the answer counts whenever it comes.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use toolgate_config::{Protocol, Reach};
+use toolgate_config::Protocol;
 
 use super::Backend;
-use super::client::{self, Hello, Judged, Own, Probed, Refused, discover};
+use super::client::{self, Discovered, Hello, Judged, Own, Probed, Refused, discover};
 use crate::era::{Era, MODERN_VERSION, Version};
 use crate::error::Error;
 
@@ -19,7 +26,7 @@ const EXPIRY: Duration = Duration::from_secs(600);
 /// How long whoever finds it out is waited for by others who want to know.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a process may take to say what it is.
+/// How long a process may take to say what it is before a handshake is tried beside the question.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The eras a backend speaks.
@@ -31,14 +38,16 @@ pub(crate) struct Spoken {
     pub(crate) modern: bool,
     /// The legacy version that was agreed on last.
     version: Option<Version>,
-    /// When it was found out; `None` for what has to be looked at again.
+    /// When it was found out; `None` for what the configuration says.
     found: Option<Instant>,
+    /// Whether it has to be looked at again.
+    is_doubted: bool,
 }
 
 impl Spoken {
     /// What is known before anything was asked.
     pub(super) fn configured(protocol: Protocol) -> Option<Self> {
-        let spoken = |legacy, modern| Some(Self { legacy, modern, version: None, found: None });
+        let spoken = |legacy, modern| Some(Self { legacy, modern, version: None, found: None, is_doubted: false });
         match protocol {
             Protocol::Auto => None,
             Protocol::Legacy => spoken(true, false),
@@ -46,13 +55,23 @@ impl Spoken {
         }
     }
 
+    /// What has just been found to be legacy.
+    fn legacy(version: Option<Version>) -> Self {
+        Self { legacy: true, modern: false, version, found: Some(Instant::now()), is_doubted: false }
+    }
+
     /// The same, to be looked at again.
     pub(super) fn doubted(&self) -> Self {
-        Self { found: None, ..self.clone() }
+        Self { is_doubted: true, ..self.clone() }
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.found.is_none_or(|found| now.saturating_duration_since(found) >= EXPIRY)
+        self.is_doubted || self.found.is_none_or(|found| now.saturating_duration_since(found) >= EXPIRY)
+    }
+
+    /// Whether it was found to be modern no earlier than that.
+    fn is_modern_since(&self, asked: Instant) -> bool {
+        self.modern && self.found.is_some_and(|found| found >= asked)
     }
 
     fn speaks(&self, era: Era) -> bool {
@@ -98,7 +117,7 @@ impl Spoken {
 ///
 /// # Errors
 /// When the backend cannot be asked, or refuses to be spoken to.
-pub(crate) async fn open(backend: &Backend, judged: Judged) -> Result<Own, Error> {
+pub(crate) async fn open(backend: &Arc<Backend>, judged: Judged) -> Result<Own, Error> {
     match backend.config.protocol {
         Protocol::Legacy => return configured_legacy(backend, judged).await,
         Protocol::Modern => return modern(backend, judged).await,
@@ -114,7 +133,7 @@ pub(crate) async fn open(backend: &Backend, judged: Judged) -> Result<Own, Error
     }
     match &known {
         Some(known) if !known.modern => in_session(backend, judged).await,
-        _ => found(backend, known.as_deref(), judged).await,
+        _ => found(backend, judged).await,
     }
 }
 
@@ -134,9 +153,7 @@ async fn modern(backend: &Backend, judged: Judged) -> Result<Own, Error> {
         }
         Err(error) => return Err(error),
     };
-    if let Some(spoken) = Spoken::configured(Protocol::Modern) {
-        backend.speaks(spoken);
-    }
+    backend.learn(|_| Spoken::configured(Protocol::Modern));
     Ok(Own::Modern(Arc::new(discovered)))
 }
 
@@ -151,47 +168,100 @@ async fn configured_legacy(backend: &Backend, judged: Judged) -> Result<Own, Err
     }
 }
 
-/// Asks a backend what it is. A process that dies of the question, or never answers it, is a legacy one (2026-07-28, stdio,
-/// backward compatibility); over HTTP the same would say nothing.
-async fn probed(backend: &Backend, judged: Judged) -> Result<Probed, Error> {
-    if !matches!(backend.config.reach, Reach::Command(_)) {
-        return discover(backend, judged).await;
+/// Finds out what a backend speaks.
+async fn found(backend: &Arc<Backend>, judged: Judged) -> Result<Own, Error> {
+    let asked = Instant::now();
+    // What was found to be modern has to say otherwise.
+    if backend.is_run() && !backend.spoken().is_some_and(|spoken| spoken.modern && !spoken.is_due(asked)) {
+        return found_of_process(backend, asked, judged).await;
     }
-    let refused = |what: &'static str| Probed::Refused(Refused { what: what.into() });
-    match timeout(SILENCE, discover(backend, Judged::No)).await {
-        Ok(Err(Error::BackendClosed { .. } | Error::BackendUnread { .. })) => Ok(refused("it ended when it was asked")),
-        Ok(probed) => probed,
-        Err(_) => Ok(refused("it did not say what it is")),
+    match discover(backend, judged).await? {
+        Probed::Modern(discovered) => Ok(is_modern(backend, discovered)),
+        Probed::Refused(refused) => {
+            is_not_modern(backend, &refused.what);
+            legacy(backend, asked, judged).await
+        }
     }
 }
 
-/// Finds out what a backend speaks. `known` is what need not be asked again.
-async fn found(backend: &Backend, known: Option<&Spoken>, judged: Judged) -> Result<Own, Error> {
-    let discovered = match probed(backend, judged).await? {
-        Probed::Modern(discovered) => discovered,
-        Probed::Refused(refused) => {
-            tracing::debug!(backend = backend.name().as_str(), what = &*refused.what, "backend is not modern");
-            return legacy(backend, judged).await;
-        }
-    };
-    if known.is_none() {
-        let before = backend.spoken().and_then(|before| before.version);
-        let version = discovered.legacy.or(before);
-        backend.speaks(Spoken { legacy: true, modern: true, version, found: Some(Instant::now()) });
+/// The same of a process, of which silence may be all that is heard. Its era is that of whatever it answers first; when that
+/// was a handshake, it is found to be modern all the same as soon as it says so.
+async fn found_of_process(backend: &Arc<Backend>, asked: Instant, judged: Judged) -> Result<Own, Error> {
+    let mut question = tokio::spawn(asked_process(Arc::clone(backend)));
+    if let Ok(said) = timeout(SILENCE, &mut question).await {
+        return match said.unwrap_or(Ok(None))? {
+            Some(own) => Ok(own),
+            None => legacy(backend, asked, judged).await,
+        };
     }
-    Ok(Own::Modern(Arc::new(discovered)))
+    let handshake = by_handshake(backend, asked, judged);
+    tokio::pin!(handshake);
+    tokio::select! {
+        biased;
+        said = &mut question => match said {
+            Ok(Ok(Some(own))) => Ok(own),
+            _ => handshake.await,
+        },
+        opened = &mut handshake => match opened {
+            Ok(own) => {
+                let backend = Arc::clone(backend);
+                tokio::spawn(async move {
+                    if let Ok(Ok(Some(_))) = question.await {
+                        backend.relist.notify_one();
+                    }
+                });
+                Ok(own)
+            }
+            Err(error) => question.await.ok().and_then(Result::ok).flatten().ok_or(error),
+        },
+    }
+}
+
+/// Asks a process what it is, and takes it in when it is modern; `None` when it is not. A legacy one may answer anything, die of
+/// the question or ignore it (2026-07-28, stdio, backward compatibility); over HTTP the same would say nothing.
+async fn asked_process(backend: Arc<Backend>) -> Result<Option<Own>, Error> {
+    let what = match discover(&backend, Judged::No).await {
+        Ok(Probed::Modern(discovered)) => return Ok(Some(is_modern(&backend, discovered))),
+        Ok(Probed::Refused(refused)) => refused.what,
+        Err(Error::BackendProtocol { what, .. }) => what,
+        Err(Error::BackendClosed { .. } | Error::BackendUnread { .. }) => "it ended when it was asked".into(),
+        Err(Error::BackendTimeout { .. }) => "it did not say what it is".into(),
+        Err(error) => return Err(error),
+    };
+    is_not_modern(&backend, &what);
+    Ok(None)
+}
+
+fn is_not_modern(backend: &Backend, what: &str) {
+    tracing::debug!(backend = backend.name().as_str(), what, "backend is not modern");
+}
+
+/// A backend that showed that it is modern. What is not due stays: it may be known to refuse the legacy era.
+fn is_modern(backend: &Backend, discovered: Discovered) -> Own {
+    let now = Instant::now();
+    backend.learn(|known| {
+        let is_news = known.is_none_or(|known| !known.modern || known.is_due(now));
+        let version = discovered.legacy.or_else(|| known.and_then(|known| known.version));
+        is_news.then_some(Spoken { legacy: true, modern: true, version, found: Some(now), is_doubted: false })
+    });
+    Own::Modern(Arc::new(discovered))
 }
 
 /// A backend that showed that it is not modern. One that was so far may only have been out of sorts, so that it takes a
 /// handshake to be believed.
-async fn legacy(backend: &Backend, judged: Judged) -> Result<Own, Error> {
-    let spoken = |version| Spoken { legacy: true, modern: false, version, found: Some(Instant::now()) };
-    if !backend.spoken().is_some_and(|before| before.modern) {
-        backend.speaks(spoken(None));
-    }
+async fn legacy(backend: &Backend, asked: Instant, judged: Judged) -> Result<Own, Error> {
+    backend.learn(|known| known.is_none_or(|known| !known.modern).then(|| Spoken::legacy(None)));
+    by_handshake(backend, asked, judged).await
+}
+
+/// A backend that is legacy if it agrees to a handshake, unless it was found to be modern since it was asked.
+async fn by_handshake(backend: &Backend, asked: Instant, judged: Judged) -> Result<Own, Error> {
     let own = in_session(backend, judged).await?;
     if let Own::Legacy(opened) = &own {
-        backend.speaks(spoken(Some(opened.version)));
+        let is_news = |known: Option<&Spoken>| known.is_none_or(|known| !known.is_modern_since(asked));
+        if !backend.learn(|known| is_news(known).then(|| Spoken::legacy(Some(opened.version)))) {
+            backend.relist.notify_one();
+        }
     }
     Ok(own)
 }
@@ -199,9 +269,7 @@ async fn legacy(backend: &Backend, judged: Judged) -> Result<Own, Error> {
 async fn in_session(backend: &Backend, judged: Judged) -> Result<Own, Error> {
     match client::open(backend, &Hello::gateway(), judged).await {
         Ok(opened) => {
-            if let Some(spoken) = backend.spoken().filter(|spoken| !spoken.modern) {
-                backend.speaks(Spoken { version: Some(opened.version), ..(*spoken).clone() });
-            }
+            backend.learn(|known| known.filter(|known| !known.modern).map(|known| known.agreed(opened.version)));
             Ok(Own::Legacy(Arc::new(opened)))
         }
         Err(error) => {
@@ -209,44 +277,5 @@ async fn in_session(backend: &Backend, judged: Judged) -> Result<Own, Error> {
             backend.doubt_era();
             Err(error)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn spoken(legacy: bool, modern: bool, found: Instant) -> Spoken {
-        Spoken { legacy, modern, version: None, found: Some(found) }
-    }
-
-    #[test]
-    fn a_client_is_served_in_its_own_era_where_that_is_spoken() {
-        let now = Instant::now();
-        for (legacy, modern, for_legacy, for_modern) in [
-            (true, false, Era::Legacy, Era::Legacy),
-            (false, true, Era::Modern, Era::Modern),
-            (true, true, Era::Legacy, Era::Modern),
-        ] {
-            let spoken = spoken(legacy, modern, now);
-            assert_eq!((spoken.era_for(Era::Legacy), spoken.era_for(Era::Modern)), (for_legacy, for_modern));
-        }
-    }
-
-    #[test]
-    fn a_verdict_expires() {
-        let now = Instant::now();
-        let fresh = spoken(true, false, now);
-
-        assert!(!fresh.is_due(now) && !fresh.is_due(now + EXPIRY - Duration::from_millis(1)));
-        assert!(fresh.is_due(now + EXPIRY));
-        assert!(fresh.doubted().is_due(now));
-    }
-
-    #[test]
-    fn the_configuration_leaves_nothing_to_be_found() {
-        assert!(Spoken::configured(Protocol::Auto).is_none());
-        assert_eq!(Spoken::configured(Protocol::Legacy).unwrap().eras(), ["legacy"]);
-        assert_eq!(Spoken::configured(Protocol::Modern).unwrap().versions(), [("modern", "2026-07-28")]);
     }
 }

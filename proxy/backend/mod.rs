@@ -52,6 +52,11 @@ pub(crate) trait Transport: Send + Sync {
     /// Ends whatever runs for it, and waits until that is over.
     async fn close(&self) {}
 
+    /// Whether a process that answers requests of the modern era has yet to say its first word.
+    fn is_starting(&self) -> bool {
+        false
+    }
+
     /// The replicas that it chooses from, where there are several.
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()
@@ -152,7 +157,9 @@ pub(crate) struct Backend {
     pub(crate) metrics: BackendMetrics,
     /// Which eras it speaks, as far as is known.
     spoken: ArcSwapOption<Spoken>,
-    /// Held while that is found out.
+    /// Held while that is replaced.
+    learning: Mutex<()>,
+    /// Held while it is found out.
     finding: tokio::sync::Mutex<()>,
     /// The gateway's own connection to it, while there is one.
     pub(crate) own: ArcSwapOption<client::Own>,
@@ -200,6 +207,7 @@ impl Backend {
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
             spoken: ArcSwapOption::from(Spoken::configured(config.protocol).map(Arc::new)),
+            learning: Mutex::default(),
             finding: tokio::sync::Mutex::default(),
             own: ArcSwapOption::empty(),
             listing: ArcSwapOption::empty(),
@@ -218,6 +226,16 @@ impl Backend {
 
     pub(crate) fn name(&self) -> &BackendName {
         &self.config.name
+    }
+
+    /// Whether the gateway runs it, as a process.
+    pub(crate) fn is_run(&self) -> bool {
+        matches!(self.config.reach, Reach::Command(_))
+    }
+
+    /// Whether a process that answers requests of the modern era has yet to say its first word.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.transport.is_starting()
     }
 
     /// Which eras it speaks, as far as is known.
@@ -240,12 +258,15 @@ impl Backend {
             && self.listing.load().as_ref().is_some_and(|listing| offers(listing))
     }
 
-    /// Takes in what it speaks; a change is logged and counted. That a modern backend turns out to speak legacy too is none:
-    /// it was not asked before a legacy client came.
-    fn speaks(&self, spoken: Spoken) {
+    /// Takes in what it speaks, as made out of what was known; a change is logged and counted; that a modern backend turns
+    /// out to speak legacy too is none: it was not asked before a legacy client came. Whether there was anything to take in.
+    fn learn(&self, made_of: impl FnOnce(Option<&Spoken>) -> Option<Spoken>) -> bool {
+        let _alone = self.learning.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.spoken();
+        let Some(spoken) = made_of(before.as_deref()) else { return false };
         let (name, info) = (self.name().as_str(), &self.shared.backend_info);
         let (now, eras) = (spoken.versions(), spoken.eras());
-        let before = self.spoken.swap(Some(Arc::new(spoken)));
+        self.spoken.store(Some(Arc::new(spoken)));
         for (era, version) in before.iter().flat_map(|before| before.versions()).filter(|old| !now.contains(old)) {
             // What never was set is not there to be removed.
             let _ = info.remove_label_values(&[name, era, version]);
@@ -262,29 +283,24 @@ impl Backend {
                 self.shared.backend_era_changes.with_label_values(&[name]).inc();
             }
         }
+        true
     }
 
     /// Takes in that a legacy handshake for a client has agreed on a version.
     pub(crate) fn agreed(&self, version: Version) {
-        if let Some(spoken) = self.spoken().filter(|spoken| !spoken.versions().contains(&("legacy", version.as_str())))
-        {
-            self.speaks(spoken.agreed(version));
-        }
+        let is_known = |spoken: &Spoken| spoken.versions().contains(&("legacy", version.as_str()));
+        self.learn(|known| known.filter(|known| !is_known(known)).map(|known| known.agreed(version)));
     }
 
     /// Takes in that it is of no use in the legacy era. Whether it can be spoken to otherwise.
     pub(crate) fn refused_legacy(&self) -> bool {
-        let Some(spoken) = self.spoken().filter(|spoken| spoken.modern) else { return false };
-        self.speaks(spoken.modern_only());
-        true
+        self.learn(|known| known.filter(|known| known.modern).map(Spoken::modern_only))
     }
 
     /// Has what it speaks looked at again by the next listing, where the configuration leaves that open.
     pub(crate) fn doubt_era(&self) {
-        if self.config.protocol == Protocol::Auto
-            && let Some(spoken) = self.spoken()
-        {
-            self.spoken.store(Some(Arc::new(spoken.doubted())));
+        if self.config.protocol == Protocol::Auto {
+            self.learn(|known| known.map(Spoken::doubted));
         }
     }
 

@@ -145,6 +145,7 @@ async fn list(
     })
 }
 
+/// Lists by the deadline. A process has the time to start beside it, which what it is asked then has deadlines for.
 async fn list_connected(
     backend: &Arc<Backend>,
     discovery: &mut Option<Discovery>,
@@ -152,8 +153,12 @@ async fn list_connected(
     deadline: Instant,
 ) -> Result<Listing, Lapse> {
     let too_long = || Lapse::Listing(format!("listing took longer than {}s", settings.timeout.as_secs_f64()));
-    let connecting = timeout_at(deadline, connect(backend, discovery));
-    let discovery = connecting.await.unwrap_or_else(|_| Err(too_long()))?;
+    let connecting = connect(backend, discovery);
+    let (discovery, deadline) = if backend.is_run() {
+        (connecting.await?, Instant::now() + settings.timeout)
+    } else {
+        (timeout_at(deadline, connecting).await.unwrap_or_else(|_| Err(too_long()))?, deadline)
+    };
     let previous = backend.listing.load_full();
     Lister::new(backend, &discovery.own, settings, deadline).list(previous.as_deref()).await
 }
@@ -161,7 +166,8 @@ async fn list_connected(
 /// The connection to list over. A session is kept for as long as it lasts and nothing new is to be found out; what has none
 /// says anew each time what it is.
 async fn connect<'a>(backend: &Arc<Backend>, discovery: &'a mut Option<Discovery>) -> Result<&'a mut Discovery, Lapse> {
-    let keeps = matches!(discovery, Some(Discovery { own: Own::Legacy(_), .. })) && !era::is_due(backend);
+    let is_settled = !era::is_due(backend) && backend.spoken().is_none_or(|spoken| !spoken.modern);
+    let keeps = is_settled && matches!(discovery, Some(Discovery { own: Own::Legacy(_), .. }));
     if !keeps {
         let own = era::open(backend, Judged::Yes).await?;
         let before = discovery.take();

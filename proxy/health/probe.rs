@@ -2,14 +2,14 @@
 //! session ended afterwards.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
-use toolgate_config::Reach;
 
 use super::{Failure, Signal, State};
 use crate::backend::Backend;
-use crate::backend::client::{Judged, Outcome};
+use crate::backend::client::{Judged, Outcome, Own};
 use crate::backend::era;
 use crate::era::Era;
 use crate::error::{Error, METHOD_NOT_FOUND};
@@ -23,11 +23,10 @@ pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
     while !backend.is_retired() {
         let limit = gateway.snapshot().config.health.timeout;
         let started = Instant::now();
-        let probed = tokio::select! {
-            probed = timeout(limit, probe(&backend)) => probed,
+        let signal = tokio::select! {
+            signal = probe(&backend, limit) => signal,
             () = backend.until_retired() => return,
         };
-        let signal = probed.unwrap_or(Signal::ProbeFailed(Failure::Timeout));
         let (name, result) = (backend.name().as_str(), result(signal));
         gateway.metrics.probes.with_label_values(&[name, result]).inc();
         gateway.metrics.probe_seconds.with_label_values(&[name]).observe(started.elapsed().as_secs_f64());
@@ -60,37 +59,53 @@ fn result(signal: Signal) -> &'static str {
     }
 }
 
-/// One probe.
-async fn probe(backend: &Arc<Backend>) -> Signal {
-    // In a task of its own: a probe that runs out of time must still end the session that it may have opened.
+/// One probe, which may take this long. The start of a process is not counted: it is bounded by the deadlines of what the
+/// process is asked first.
+async fn probe(backend: &Arc<Backend>, limit: Duration) -> Signal {
+    // A probe of a command goes over the connection that there is: a new one would be a new process each time.
+    let own = backend.own.load_full().filter(|_| backend.is_run());
+    let is_to_start = backend.is_run() && own.is_none();
+    let (opened, opening) = oneshot::channel();
     let probing = Arc::clone(backend);
-    let probe = tokio::spawn(async move {
-        if let Some(signal) = probe_within(&probing).await {
-            return signal;
-        }
-        let own = match era::open(&probing, Judged::No).await {
-            Ok(own) => own,
-            Err(error) => return failed(&error),
-        };
-        let listed = own.request(&probing, "tools/list", None, MAX_PAGE, Judged::No).await;
-        let closing = Arc::clone(&probing);
-        tokio::spawn(async move { own.close(&closing).await });
-        match listed {
-            // A server may have prompts and resources only.
-            Ok(Outcome::Result(_) | Outcome::Error { code: METHOD_NOT_FOUND }) => Signal::ProbeOk,
-            Ok(Outcome::Error { .. } | Outcome::SessionLost) => Signal::ProbeFailed(Failure::Protocol),
-            Err(error) => failed(&error),
+    // In a task of its own: a probe that runs out of time must still end the session that it may have opened.
+    let mut probe = tokio::spawn(async move {
+        match own {
+            Some(own) => probe_over(&own, &probing).await,
+            None => probe_anew(&probing, opened).await,
         }
     });
-    probe.await.unwrap_or(Signal::ProbeFailed(Failure::Protocol))
+    if is_to_start {
+        // It is dropped when there is nothing to open.
+        let _ = opening.await;
+    }
+    loop {
+        match timeout(limit, &mut probe).await {
+            Ok(signal) => return signal.unwrap_or(Signal::ProbeFailed(Failure::Protocol)),
+            // The one before has ended.
+            Err(_) if backend.is_starting() => {}
+            Err(_) => return Signal::ProbeFailed(Failure::Timeout),
+        }
+    }
 }
 
-/// A probe of a command goes over the connection that there is: a new one would be a new process each time.
-async fn probe_within(backend: &Arc<Backend>) -> Option<Signal> {
-    if !matches!(backend.config.reach, Reach::Command(_)) {
-        return None;
+async fn probe_anew(backend: &Arc<Backend>, opened: oneshot::Sender<()>) -> Signal {
+    let own = match era::open(backend, Judged::No).await {
+        Ok(own) => own,
+        Err(error) => return failed(&error),
+    };
+    let _ = opened.send(());
+    let listed = own.request(backend, "tools/list", None, MAX_PAGE, Judged::No).await;
+    let closing = Arc::clone(backend);
+    tokio::spawn(async move { own.close(&closing).await });
+    match listed {
+        // A server may have prompts and resources only.
+        Ok(Outcome::Result(_) | Outcome::Error { code: METHOD_NOT_FOUND }) => Signal::ProbeOk,
+        Ok(Outcome::Error { .. } | Outcome::SessionLost) => Signal::ProbeFailed(Failure::Protocol),
+        Err(error) => failed(&error),
     }
-    let own = backend.own.load_full()?;
+}
+
+async fn probe_over(own: &Own, backend: &Backend) -> Signal {
     let method = match own.era() {
         Era::Legacy => "ping",
         Era::Modern => "server/discover",
@@ -106,7 +121,7 @@ async fn probe_within(backend: &Arc<Backend>) -> Option<Signal> {
         backend.own.store(None);
         backend.relist.notify_one();
     }
-    Some(signal)
+    signal
 }
 
 fn failed(error: &Error) -> Signal {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use toolgate_config::Reach;
 
 use crate::backend::Backend;
 use crate::dispatch::{Client, Exchange};
@@ -53,7 +52,7 @@ fn starts_process(exchange: &Exchange<'_>, backend: &Backend) -> bool {
         Client::Modern(_) => false,
     };
     let is_legacy = backend.era_for(exchange.era()) != Some(Era::Modern);
-    matches!(backend.config.reach, Reach::Command(_)) && is_legacy && !has_leg
+    backend.is_run() && is_legacy && !has_leg
 }
 
 async fn to(exchange: &mut Exchange<'_>, backend: &Arc<Backend>, uri: &str) -> Result<Reply, Error> {

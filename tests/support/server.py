@@ -1,9 +1,13 @@
 """An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
 
+births    writes its process id into the file named next when it is started
 die       ends as soon as it is started, and writes so into the file named next
 born      writes into the file named next that it was started
 deaf      answers `initialize` and reads no further
+late      reads nothing before the file named next is there
+ponders   answers `server/discover`, as a modern server, when the file named next is there
 stubborn  ends neither when its input does nor when it is asked to
+unasked   what comes before `initialize` it answers with the error code named next, or with `death` or `silence`
 """
 
 import json
@@ -13,10 +17,22 @@ import subprocess
 import sys
 import time
 
+DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+
 held = []
 lines = []
 subscribed = set()
 waiting = {}
+
+
+def after(word):
+    """What stands behind a word that it is run with; nothing without that word."""
+    return sys.argv[sys.argv.index(word) + 1] if word in sys.argv else None
+
+
+def wait_for(file):
+    while not os.path.exists(file):
+        time.sleep(0.01)
 
 
 def say(message):
@@ -109,9 +125,26 @@ TOOLS = {
 }
 
 
+def fail(request, code, message):
+    say({"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}})
+
+
+def take_unasked(request, how):
+    if how == "death":
+        sys.exit(1)
+    if how != "silence":
+        fail(request, int(how), "not now")
+
+
 def handle(message):
     method = message.get("method")
-    if method == "initialize":
+    is_first = not any('"initialize"' in line for line in lines)
+    if is_first and "unasked" in sys.argv:
+        take_unasked(message, after("unasked"))
+    elif method == "server/discover" and "ponders" in sys.argv:
+        wait_for(after("ponders"))
+        say({"jsonrpc": "2.0", "id": message["id"], "result": DISCOVERED})
+    elif method == "initialize":
         version = message["params"]["protocolVersion"]
         server = {"name": "fixture", "version": "1"}
         capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
@@ -134,13 +167,15 @@ def handle(message):
     elif method is None:
         answer(waiting.pop(message["id"]), json.dumps(message.get("error") or message.get("result")))
     elif "id" in message:
-        error = {"code": -32601, "message": "Method not found"}
-        say({"jsonrpc": "2.0", "id": message["id"], "error": error})
+        fail(message, -32601, "Method not found")
 
 
 def main():
+    if "births" in sys.argv:
+        with open(after("births"), "a") as births:
+            births.write(f"{os.getpid()}\n")
     if "die" in sys.argv:
-        with open(sys.argv[sys.argv.index("die") + 1], "a") as births:
+        with open(after("die"), "a") as births:
             births.write("born\n")
         sys.exit(3)
     if "born" in sys.argv:
@@ -148,6 +183,8 @@ def main():
             births.write(f"{os.getpid()}\n")
     if "stubborn" in sys.argv:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "late" in sys.argv:
+        wait_for(after("late"))
     for line in sys.stdin:
         lines.append(line)
         handle(json.loads(line))

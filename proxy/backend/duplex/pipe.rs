@@ -1,6 +1,6 @@
 //! One pipe: a way to write messages to a backend, and the calls and streams that share what it says.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Pipe {
     /// Held while what sessions are subscribed to changes, until the backend has been told: in the same order.
     subscribing: Arc<tokio::sync::Mutex<()>>,
     over: watch::Sender<Option<Error>>,
+    /// Whether the backend has said anything yet.
+    was_heard: AtomicBool,
     /// Messages of the backend that reached nobody.
     dropped: AtomicU64,
 }
@@ -49,6 +51,7 @@ impl Pipe {
             table: Mutex::new(Table::new(sharing)),
             subscribing: Arc::default(),
             over: watch::Sender::new(None),
+            was_heard: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
         })
     }
@@ -72,6 +75,11 @@ impl Pipe {
         self.over.borrow().is_some()
     }
 
+    /// Whether the backend lives and has said nothing yet.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.was_heard.load(Ordering::Relaxed) && !self.is_over()
+    }
+
     /// Completes when it has ended.
     pub(crate) async fn until_over(&self) {
         // The sender lives as long as the pipe.
@@ -90,6 +98,7 @@ impl Pipe {
 
     /// Takes in what the backend wrote: a message, or a batch of them. Waits where a client is slow, not for long.
     pub(crate) async fn receive(&self, line: Bytes) {
+        self.was_heard.store(true, Ordering::Relaxed);
         if !jsonrpc::is_batch(&line) {
             return self.take(line).await;
         }

@@ -33,6 +33,11 @@ class Kind:
     # Whether it mixes up its clients: mcp-go without sessions has one queue of notifications and one set of ids.
     mixes_up: bool = False
     env: tuple = ()
+    # How the gateway reaches it: at a URL over "http" or "sse", as a process that it runs for each session ("stdio") or for
+    # all ("shared"), or at two URLs, as "replicas".
+    over: str = "http"
+    # The only clients that it meets in the matrix; without any, all.
+    clients: tuple = ()
 
     @property
     def modern(self):
@@ -47,6 +52,10 @@ OUR_SAMPLES = (
     ("fail", {}),
 )
 OUR_PROGRESS = ("progress", {"steps": 5, "interval_ms": 40})
+# Those that meet what a process is run for, which takes long to start: each SDK, and both eras.
+FEW_CLIENTS = ("py2-legacy", "node-legacy", "py2-modern", "rmcp-modern")
+# Each SDK in both eras.
+OTHER_CLIENTS = ("py2-legacy", "py2-modern", "node-legacy", "node-modern", "rmcp-legacy", "rmcp-modern")
 EVERYTHING_SAMPLES = (
     ("echo", {"message": MESSAGE}),
     ("get-sum", {"a": 19, "b": 23}),
@@ -108,31 +117,81 @@ def matrix_kinds(paths):
     ]
 
 
-class Backend:
+def other_kinds(paths):
+    """The servers that are reached over something else than HTTP at one URL: only through the gateway."""
+    python1, python2 = paths.venv("mcp-v1"), paths.venv("mcp-v2")
+    everything = paths.cache / "node/node_modules/.bin/mcp-server-everything"
+
+    def ours(name, over, command, eras=(LEGACY,)):
+        clients = FEW_CLIENTS if over == "stdio" else OTHER_CLIENTS
+        return Kind(name, command, OUR_SAMPLES, OUR_PROGRESS, eras=eras, over=over, clients=clients)
+
+    def every(name, over, mode, *env):
+        return Kind(name, [everything, mode], EVERYTHING_SAMPLES, ours=False, env=env, over=over, clients=OTHER_CLIENTS)
+
+    def v1(name, over, where, *more):
+        return ours(name, over, [python1, paths.here / "servers/mcp_v1.py", where, name, *more])
+
+    def v2(name, over):
+        return ours(name, over, [python2, paths.here / "servers/mcp_v2.py", "stdio", name], BOTH)
+
+    return [
+        every("every-stdio", "stdio", "stdio"),
+        v1("py1-stdio", "stdio", "stdio"),
+        v1("py1-shared", "shared", "stdio"),
+        v2("py2-stdio", "stdio"),
+        v2("py2-shared", "shared"),
+        ours("gosdk-stdio", "stdio", [paths.cache / "bin/gosdk", "-stdio", "-name", "gosdk-stdio"], BOTH),
+        every("every-sse", "sse", "sse", ("PORT", "{port}")),
+        v1("py1-sse", "sse", "{port}", "sse"),
+        v1("py1-replicas", "replicas", "{port}"),
+    ]
+
+
+class Peer:
+    """A server as the tests see it, however it is reached."""
+
+    def __init__(self, kind, label, paths):
+        self.kind = kind
+        self.name = kind.name
+        self.prefix = f"{self.name}__"
+        self.events = Path(paths.logs / f"{label}.events.jsonl")
+        self.events.touch()
+        self.env = {"INTEROP_EVENTS": str(self.events), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    async def saw(self, event, tag, within):
+        """Wait until the server has recorded `event` of the call that carries `tag`."""
+        fact = {"event": event, "tag": tag}
+        await eventually(f"{self.name} records {fact}", lambda: fact in self.recorded(), within)
+
+    def recorded(self):
+        """All it has recorded so far."""
+        return [json.loads(line) for line in self.events.read_text().splitlines()]
+
+
+class Backend(Peer):
     """One running server."""
 
     def __init__(self, kind, paths, suffix=""):
-        self.kind = kind
-        self.name = kind.name
+        label = f"backend-{kind.name}{suffix}"
+        super().__init__(kind, label, paths)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/mcp"
-        self.prefix = f"{self.name}__"
-        self.events = Path(paths.logs / f"backend-{self.name}{suffix}.events.jsonl")
-        self.events.touch()
+        self.url = f"http://127.0.0.1:{self.port}/{'sse' if kind.over == 'sse' else 'mcp'}"
 
         def fill(text):
             return str(text).replace("{port}", str(self.port))
 
         self.process = Process(
-            f"backend-{self.name}{suffix}",
+            label,
             [fill(part) for part in kind.command],
             paths.logs,
-            env={
-                "INTEROP_EVENTS": str(self.events),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                **{key: fill(value) for key, value in kind.env},
-            },
+            env=self.env | {key: fill(value) for key, value in kind.env},
         )
+
+    @property
+    def reach(self):
+        """How the gateway's configuration tells where it is."""
+        return {"url": self.url} | ({"transport": "sse"} if self.kind.over == "sse" else {})
 
     async def start(self):
         """Start it, and wait until it accepts connections."""
@@ -144,12 +203,3 @@ class Backend:
         if self.process.alive:
             await self.process.kill()
         await self.start()
-
-    async def saw(self, event, tag, within):
-        """Wait until the server has recorded `event` of the call that carries `tag`."""
-        fact = {"event": event, "tag": tag}
-        await eventually(f"{self.name} records {fact}", lambda: fact in self.recorded(), within)
-
-    def recorded(self):
-        """All it has recorded so far."""
-        return [json.loads(line) for line in self.events.read_text().splitlines()]

@@ -187,15 +187,16 @@ class Session:
         wanted = {"event": event, **details}
         return [found for found in self.events[since:] if wanted.items() <= found.items()]
 
-    async def hear(self, event, since=0, **details):
+    async def hear(self, event, since=0, patience=None, **details):
         """Wait for such an event, and give the first."""
+        patience = patience or self.patience
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(patience):
                 while not (found := self.heard(event, since, **details)):
                     self.came.clear()
                     await self.came.wait()
         except TimeoutError:
-            raise Failed(f"no event {event} {details or ''} within {self.patience:g} s; heard: {self.events[since:]}") from None
+            raise Failed(f"no event {event} {details or ''} within {patience:g} s; heard: {self.events[since:]}") from None
         return found[0]
 
     async def ask(self, do, **details):

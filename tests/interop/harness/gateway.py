@@ -47,7 +47,7 @@ class Gateway:
                 }
             ],
             "admin": {"address": f"127.0.0.1:{self.admin_port}"},
-            "backends": [{"name": backend.name, "url": backend.url} for backend in self.backends],
+            "backends": [{"name": backend.name, **backend.reach} for backend in self.backends],
             "health": {"interval": "1s", "timeout": "900ms", "rise": 1, "fall": 2},
             "catalog": {"refresh": "2s", "stale_for": "10m"},
             "drain": {"delay": "0s", "timeout": "5s"},

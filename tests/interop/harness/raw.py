@@ -8,6 +8,7 @@ from .eras import LEGACY
 from .failure import Failed
 from .suite import expect_equal
 
+SECONDS = 30
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
 
@@ -39,20 +40,38 @@ class Raw:
 
     async def call(self, session, tool, arguments):
         """Call a tool in the session of that id; gives the result."""
-        params = {"name": tool, "arguments": arguments}
-        answer = await self.post({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}, session)
-        message = message_of(answer)
+        message = await self.attempt(session, tool, arguments)
         expect_equal("the id", message["id"], 2)
         if "result" not in message:
             raise Failed(f"no result but {message}")
         return message["result"]
 
+    async def attempt(self, session, tool, arguments):
+        """Call a tool in the session of that id; gives the whole answer, which may be an error."""
+        params = {"name": tool, "arguments": arguments}
+        answer = await self.post({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}, session)
+        return message_of(answer)
+
+    async def read(self, session, uri):
+        """Read a resource in the session of that id; gives the whole answer."""
+        return message_of(
+            await self.post({"jsonrpc": "2.0", "id": 3, "method": "resources/read", "params": {"uri": uri}}, session)
+        )
+
+    async def delete(self, session):
+        """End a session."""
+        answer = await self.send("DELETE", session)
+        expect_equal("the status of DELETE", answer.is_success, True)
+
     async def post(self, message, session=None):
+        return await self.send("POST", session, json.dumps(message))
+
+    async def send(self, verb, session, content=None):
         headers = dict(HEADERS)
         if session is not None:
             headers |= {"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY}
-        async with httpx.AsyncClient(verify=self.gateway.trust, timeout=20, trust_env=False) as http:
-            return await http.post(self.gateway.url, content=json.dumps(message), headers=headers)
+        async with httpx.AsyncClient(verify=self.gateway.trust, timeout=SECONDS, trust_env=False) as http:
+            return await http.request(verb, self.gateway.url, content=content, headers=headers)
 
 
 def message_of(answer):

@@ -1,4 +1,4 @@
-"""A server on PyPI `mcp` 1.x: legacy era, stateful. `mcp_v1.py PORT NAME`."""
+"""A server on PyPI `mcp` 1.x: legacy era, stateful. `mcp_v1.py PORT NAME [sse]`; instead of a port, `stdio`."""
 
 import contextlib
 import sys
@@ -112,4 +112,8 @@ def initialization_options():
 
 
 lowlevel.create_initialization_options = initialization_options
-uvicorn.run(Watch(server.streamable_http_app()), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+if sys.argv[1] == "stdio":
+    anyio.run(server.run_stdio_async)
+else:
+    app = server.sse_app() if sys.argv[3:] == ["sse"] else server.streamable_http_app()
+    uvicorn.run(Watch(app), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

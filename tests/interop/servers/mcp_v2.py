@@ -1,4 +1,5 @@
-"""A server on PyPI `mcp` 2.x: both eras, stateful in the legacy one. `mcp_v2.py PORT NAME [modern-only]`."""
+"""A server on PyPI `mcp` 2.x: both eras, stateful in the legacy one. `mcp_v2.py PORT NAME [modern-only]`;
+instead of a port, `stdio`."""
 
 import contextlib
 import sys
@@ -22,6 +23,7 @@ from mcp_types import (
     TextContent,
     UnsubscribeRequestParams,
 )
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
 
 from features import LEVELS, add_features
@@ -81,8 +83,10 @@ class Peers:
 
 
 def session_id(ctx):
-    """The session that a request belongs to, which in the modern era is none."""
-    return None if ctx.request is None else ctx.request.headers.get("mcp-session-id")
+    """The session that a request belongs to, which in the modern era is none, and over stdio the only one."""
+    if ctx.request is None:
+        return None if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS else "stdio"
+    return ctx.request.headers.get("mcp-session-id")
 
 
 async def told(sending):
@@ -143,7 +147,10 @@ def initialization_options():
 
 
 lowlevel.create_initialization_options = initialization_options
-app = server.streamable_http_app()
-if sys.argv[3:] == ["modern-only"]:
-    app = ModernOnly(app)
-uvicorn.run(Watch(app), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+if sys.argv[1] == "stdio":
+    anyio.run(server.run_stdio_async)
+else:
+    app = server.streamable_http_app()
+    if sys.argv[3:] == ["modern-only"]:
+        app = ModernOnly(app)
+    uvicorn.run(Watch(app), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

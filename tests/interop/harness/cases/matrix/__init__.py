@@ -1,7 +1,9 @@
 """Every client with every server, feature by feature. A case is named "matrix: CLIENT x BACKEND: ROW".
 
-All of them share one set of servers, one program for each client and, unless the run is direct, one gateway. Each pair
-has a session of its own, and its rows run one after another in a lane; lanes run concurrently. Directly, a pair without
+All of them share one set of servers, one program for each client and, unless the run is direct, one gateway; but each
+server that is not at one URL over HTTP has a gateway of its own, because a gateway may ask all of its servers for what
+none lists, and each would start a process for it. Each pair has a session of its own, and its rows run one after another
+in a lane; lanes run concurrently. Directly, a pair without
 an era in common has one row, in which the client is refused.
 """
 
@@ -10,23 +12,23 @@ import contextlib
 from functools import partial
 
 from ... import backends, clients
-from ...backends import Backend
 from ...clients import EVENT_SECONDS, CallError, Client
 from ...eras import LEGACY
 from ...failure import Failed
 from ...gateway import Gateway, session_keys
 from ...suite import Case
+from ...transports import backend as backend_of
 from . import everything, fixture
 from .growth import Growth
-from .impossible import instead
+from .impossible import IMPOSSIBLE_SECONDS, instead
 from .pair import Pair
 
 LANES_AT_ONCE = 12
 ROW_SECONDS = 30.0
+# Many processes start at once here, and neither health nor haste is what this is about.
+PATIENT = {"health": {"interval": "20s", "timeout": "20s", "rise": 1, "fall": 3, "max_backoff": "20s"}}
 # One backend grows after another.
 LIST_CHANGED_SECONDS = 120.0
-# How long to wait for an event that should not come.
-IMPOSSIBLE_SECONDS = 1.0
 # The rows in which a server tells or asks a client something.
 TOLD = {"progress", "cancel", "subscribe", "logging", "list_changed", "elicitation", "sampling", "roots"}
 
@@ -38,12 +40,23 @@ class Matrix:
         self.paths = world.paths
         self.binary = world.binary
         self.clients = [Client(kind, self.paths, suffix="-matrix") for kind in clients.kinds(self.paths)]
-        self.backends = [Backend(kind, self.paths, suffix="-matrix") for kind in backends.matrix_kinds(self.paths)]
-        self.gateway = None
-        self.pairs = [Pair(self, client, backend) for client in self.clients for backend in self.backends]
+        kinds = backends.matrix_kinds(self.paths)
+        if not self.is_direct:
+            kinds += backends.other_kinds(self.paths)
+        self.backends = [backend_of(kind, self.paths, suffix="-matrix") for kind in kinds]
+        self.gateways = {}
+        self.pairs = [
+            Pair(self, client, backend)
+            for client in self.clients
+            for backend in self.backends
+            if not backend.kind.clients or client.kind.name in backend.kind.clients
+        ]
+        # Talks to replicas one by one.
+        self.teller = next(client for client in self.clients if client.kind.name == "py2-legacy")
         # Whose changes a session hears of: directly those of its backend, through the gateway those of all.
         lock = asyncio.Lock()
-        self.changing = {backend.name: asyncio.Lock() if self.is_direct else lock for backend in self.backends}
+        is_alone = {backend.name: self.is_direct or backend.kind.over != "http" for backend in self.backends}
+        self.changing = {name: asyncio.Lock() if alone else lock for name, alone in is_alone.items()}
         self.growths = {backend.name: self.growth(backend) for backend in self.backends}
 
     @property
@@ -51,23 +64,39 @@ class Matrix:
         return self.binary is None
 
     async def start(self):
-        """Start the servers and the clients, then the gateway."""
+        """Start the servers and the clients, then the gateways."""
         await asyncio.gather(*(server.start() for server in self.backends), *(one.start() for one in self.clients))
         if self.is_direct:
             return
         keys = session_keys(self.paths.logs, "matrix-session.key")
-        self.gateway = Gateway(self.binary, self.paths, self.backends, "gateway-matrix", **keys)
+        together = [backend for backend in self.backends if backend.kind.over == "http"]
+        shared = Gateway(self.binary, self.paths, together, "gateway-matrix", **keys)
+        self.gateways = {backend.name: shared for backend in together}
+        for backend in self.backends:
+            if backend.kind.over != "http":
+                gateway = Gateway(self.binary, self.paths, [backend], f"gateway-{backend.name}", **keys, **PATIENT)
+                self.gateways[backend.name] = gateway
+        await asyncio.gather(*map(self.start_gateway, dict.fromkeys(self.gateways.values())))
+
+    async def start_gateway(self, gateway):
         # What the catalog lacks is for the rows to tell, each of its own backend.
         with contextlib.suppress(Failed):
-            await self.gateway.start([f"{backend.prefix}echo" for backend in self.backends])
+            await gateway.start([f"{backend.prefix}echo" for backend in gateway.backends])
+
+    def url(self, backend):
+        """Where a client reaches a backend."""
+        return backend.url if self.is_direct else self.gateways[backend.name].url
 
     def growth(self, backend):
         pairs = [pair for pair in self.pairs if pair.backend is backend and "list_changed" in rows(pair)]
         return Growth(pairs, self.changing[backend.name])
 
     def lanes(self):
-        """The cases of each pair."""
-        return [[case(pair, row, check) for row, check in rows(pair).items()] for pair in self.pairs]
+        """The cases of each pair; pairs that share a process, where it shows, share a lane."""
+        lanes = {}
+        for pair in self.pairs:
+            lanes.setdefault(pair.process, []).extend(case(pair, row, check) for row, check in rows(pair).items())
+        return list(lanes.values())
 
 
 def rows(pair):

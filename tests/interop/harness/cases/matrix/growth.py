@@ -2,6 +2,9 @@
 
 import asyncio
 
+from ...eras import MODERN
+from .impossible import IMPOSSIBLE_SECONDS, instead
+
 
 class Growth:
     """The growth of one server, which happens once. `pairs` are those that it is a row of; while `alone` is held
@@ -30,13 +33,18 @@ class Growth:
         return problems
 
     async def change(self, onlookers, problems):
-        grower, name = onlookers[0], onlookers[0].tag()
+        grower, name = next(filter(is_listed, onlookers), onlookers[0]), onlookers[0].tag()
         for tool, there in (("grow", True), ("shrink", False)):
             since = {pair: len(pair.session.events) for pair in onlookers}
-            await grower.call(tool, {"name": name})
+            await grower.everywhere(tool, {"name": name})
             found = await each(becomes(pair, since[pair], name, there) for pair in onlookers)
             for pair, problem in zip(onlookers, found, strict=True):
                 problems[pair] = problems[pair] or problem
+
+
+def is_listed(pair):
+    """Whether the gateway lists what grows there: of processes that it runs, it lists the modern era's, if there is one."""
+    return pair.backend.kind.over == "http" or pair.era == MODERN
 
 
 async def each(doing):
@@ -56,10 +64,11 @@ async def becomes(pair, since, name, there):
         "prompts_changed": lambda: has(pair.session.prompts(), "name", pair.prefix + name),
         "resources_changed": lambda: has(pair.session.resources(), "uri", pair.base + name),
     }
+    patience = IMPOSSIBLE_SECONDS if instead(pair, "list_changed") else None
     for change, look in looks.items():
         looked = since
         while True:
-            await pair.session.hear(change, looked)
+            await pair.session.hear(change, looked, patience)
             looked = len(pair.session.events)
             if await look() == there:
                 break

@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from ...eras import LEGACY, MODERN
 from ...failure import Failed
 
+# How long to wait for an event that should not come.
+IMPOSSIBLE_SECONDS = 1.0
 # Where a cell is impossible.
 DIRECTLY, THROUGH = "directly", "through"
 
@@ -121,16 +123,29 @@ IMPOSSIBLE = [
         by_luck=True,
     ),
     Impossible(
-        *("*", "every", "subscribe"),
+        *("*", "every, every-sse", "subscribe"),
         why=EVERYTHING + "switches updates on for the session of the call, and a modern client has none",
         gets="no event updated",
         era=MODERN,
         where=(THROUGH,),
     ),
     Impossible(
-        *("*", "every", "list_changed"),
+        *("*", "every*", "list_changed"),
         why=EVERYTHING + "adds a resource to the session of the call only, and the gateway's list has what all sessions have",
         gets="no event resources_changed",
+        where=(THROUGH,),
+    ),
+    Impossible(
+        *("*", "every-stdio, py1-stdio", "subscribe"),
+        why="a modern client's subscription has a session of its own, and so a process, in which nothing is touched",
+        gets="no event updated",
+        era=MODERN,
+        where=(THROUGH,),
+    ),
+    Impossible(
+        *("*", "py1-stdio", "list_changed"),
+        why="each session has a process, which grows alone, and the gateway lists what is in one of its own",
+        gets="no event tools_changed",
         where=(THROUGH,),
     ),
 ]

@@ -35,6 +35,20 @@ class Pair(Route):
         return next((era for era in self.client.kind.eras if era in served), None)
 
     @property
+    def process(self):
+        """What is the same for pairs that share one stream, where nothing tells whose it is that the server logs or asks.
+        Modern clients share one with each server."""
+        over = self.backend.kind.over
+        if over == "shared":
+            return (self.backend, self.era if self.backend.kind.modern else None)
+        return (self.backend, self.era) if over in ("stdio", "sse") and self.era == MODERN else self
+
+    @property
+    def is_alone(self):
+        """Whether its gateway has no other backend, which then is asked for whatever may be a resource."""
+        return self.backend.kind.over != "http"
+
+    @property
     def changing(self):
         """Held while the lists of the backend change."""
         return self.matrix.changing[self.backend.name]
@@ -47,9 +61,19 @@ class Pair(Route):
         return self
 
     async def open(self):
-        url = self.backend.url if self.is_direct else self.matrix.gateway.url
-        self.session = await self.client.connect(url, self.backend.name, OFFERS, {"roots": ROOTS})
+        self.session = await self.client.connect(self.matrix.url(self.backend), self.backend.name, OFFERS, {"roots": ROOTS})
         expect_equal("the protocol version", self.session.protocol, self.era)
+
+    async def everywhere(self, tool, arguments):
+        """Call a tool that concerns all sessions; of replicas, on each."""
+        if self.backend.kind.over != "replicas":
+            await self.call(tool, arguments)
+            return
+        client = self.matrix.teller
+        for replica in self.backend.each:
+            session = await client.connect(replica.url, f"{replica.process.name}-{next(_tags)}")
+            await session.begin(tool, arguments).result()
+            await session.close()
 
     def tag(self):
         """A word that nothing else carries; what has it for a name has grown."""

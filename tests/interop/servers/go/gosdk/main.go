@@ -1,4 +1,4 @@
-// Command gosdk is a server on github.com/modelcontextprotocol/go-sdk: stateful and legacy, or with -stateless of both eras. With -extra it has so many tools that its list comes in pages.
+// Command gosdk is a server on github.com/modelcontextprotocol/go-sdk: stateful and legacy, or with -stateless of both eras. With -stdio it speaks over its standard input and output. With -extra it has so many tools that its list comes in pages.
 package main
 
 import (
@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -16,6 +17,7 @@ import (
 
 func main() {
 	port := flag.String("port", "", "port on 127.0.0.1")
+	stdio := flag.Bool("stdio", false, "speak over standard input and output")
 	name := flag.String("name", "gosdk", "what stands in every URI")
 	stateless := flag.Bool("stateless", false, "keep no sessions; this SDK needs that for the modern era")
 	extra := flag.Int("extra", 0, "how many tools to offer in place of the usual ones")
@@ -32,6 +34,13 @@ func main() {
 		addTools(s)
 		addFeatures(s, *name)
 		addQuestions(s)
+	}
+	if *stdio {
+		if err := s.Run(context.Background(), &mcp.StdioTransport{}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/mcp", mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s },

@@ -74,6 +74,9 @@ func slow(_ context.Context, r mcp.CallToolRequest) (*mcp.CallToolResult, error)
 	return mcp.NewToolResultText(r.GetString("tag", "")), nil
 }
 
+// arrival is how long a notification may take on one stream while another stream is quicker, on a busy machine.
+const arrival = 300 * time.Millisecond
+
 func progress(ctx context.Context, r mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	steps := r.GetInt("steps", 0)
 	for step := 1; step <= steps; step++ {
@@ -90,6 +93,8 @@ func progress(ctx context.Context, r mcp.CallToolRequest) (*mcp.CallToolResult, 
 		}
 		time.Sleep(time.Duration(r.GetInt("interval_ms", 0)) * time.Millisecond)
 	}
+	// A step may go by the session's own stream, and clients drop what comes after the result.
+	time.Sleep(arrival)
 	return mcp.NewToolResultText(fmt.Sprintf("%d steps", steps)), nil
 }
 
