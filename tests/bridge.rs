@@ -435,6 +435,40 @@ async fn a_question_on_the_sessions_own_stream_parks_the_call_too() {
     assert_eq!(within(again).await.unwrap().result()["resultType"], "complete");
 }
 
+/// A backend that finds out late that a stream is closed would take the next one for it.
+#[tokio::test]
+async fn a_sessions_own_stream_goes_on_to_the_next_call_and_what_is_asked_between_them_is_refused() {
+    let backend = FakeBackend::named("a").held("ask").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.askable();
+    for n in [1, 2] {
+        let running = client.start("tools/call", params());
+        let call = backend.next_call().await;
+        let asked_between = |backend: &FakeBackend| backend.responses().iter().any(|said| said["id"] == "between");
+        if n == 2 {
+            backend.until(asked_between).await;
+        }
+        backend.tell_last(&elicitation(&json!(n))).await;
+        let asked = within(running).await.unwrap().result();
+        let again = client.start("tools/call", retry(&asked, &yes()));
+        let expected = json!({ "jsonrpc": "2.0", "id": n, "result": yes() });
+        backend.until(|backend| backend.responses().contains(&expected)).await;
+        call.finish();
+        assert_eq!(within(again).await.unwrap().result()["resultType"], "complete");
+        if n == 1 {
+            backend.tell_last(&elicitation(&json!("between"))).await;
+            proxy.until_metric("toolgate_questions", 1.0).await;
+        }
+    }
+
+    let session = &backend.all("tools/call")[1].session;
+    let streams = backend.seen().into_iter().filter(|seen| seen.verb == "GET" && seen.session == *session).count();
+    assert_eq!(streams, 1);
+    let refused = backend.responses().into_iter().find(|said| said["id"] == "between").unwrap();
+    assert_eq!(refused["error"]["code"], -32601);
+}
+
 /// Complaint 22: Cancellation and progress not routed.
 #[tokio::test]
 async fn a_modern_client_that_leaves_before_the_answer_cancels_at_the_legacy_backend() {

@@ -121,6 +121,14 @@ pub(crate) fn unheard(session: &Session, question: &Bytes) {
     }
 }
 
+/// A message of a backend as it came: its question under its own id, for who answers it there.
+pub(crate) fn as_asked(session: &Session, message: Bytes) -> Bytes {
+    let Ok(Message::Request(request)) = jsonrpc::parse(&message) else { return message };
+    let Some(Asker::Backend { id, .. }) = session.answered(&request.id.owned()) else { return message.clone() };
+    let span = jsonrpc::span(&message, request.id.raw());
+    span.map_or_else(|| message.clone(), |span| jsonrpc::splice(&message, &[(span, id.raw().as_bytes())]))
+}
+
 /// What a backend is told whose question is put off for newer ones.
 fn too_many() -> ErrorObject {
     ErrorObject { code: 429, message: "the client has too many questions to answer".into(), data: None }

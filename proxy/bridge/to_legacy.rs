@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use toolgate_config::Timeout;
 
 use super::answer::{Answer, broken};
@@ -28,14 +28,12 @@ use crate::error::{Error, Kind, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
 use crate::metrics::Cap;
-use crate::news::early;
+use crate::news::early::{self, Ear};
 use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
 use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Sessions};
 
-/// How long the head of the session's own stream is waited for.
-const EAR_WITHIN: Duration = Duration::from_secs(1);
 /// The deadline of what has another one.
 const LONG: Duration = Duration::from_hours(24);
 
@@ -53,8 +51,6 @@ pub(crate) struct Call {
     /// The head of the answer, while it is waited for.
     head: Option<Head>,
     answer: Option<Answer>,
-    /// The session's own stream, on which some backends ask. Only where the session is this call's alone.
-    ear: Option<Answer>,
     cap: usize,
     /// Let go when the call is over, or handed on where it is sent again.
     holds: Holds,
@@ -78,6 +74,8 @@ struct Sent {
     /// As the backend knows it.
     id: OwnedId,
     session: Borrowed,
+    /// The session's own stream, on which some backends ask. Only where the session is this call's alone.
+    ear: Option<Ear>,
     is_answered: bool,
 }
 
@@ -188,14 +186,14 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
     let body = body(exchange, &target, &own_id)?;
     let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
     let opened = leg.open(&session, None).await?;
-    let sent = Sent { leg, opened, id: own_id, session, is_answered: false };
-    let ear = if sent.session.is_shared() {
-        early::refused(&sent.session, &sent.leg, &sent.opened).await;
+    let ear = if session.is_shared() {
+        early::refused(&session, &leg, &opened).await;
         None
     } else {
-        listen(&backend, &sent.opened, cap).await
+        Ear::open(&session, &leg, &opened).await
     };
-    let head = Head::new(&backend, &sent, body, (target.timeout, ear.is_some()), route::request_id(exchange));
+    let sent = Sent { leg, opened, id: own_id, session, ear, is_answered: false };
+    let head = Head::new(&backend, &sent, body, (target.timeout, sent.ear.is_some()), route::request_id(exchange));
     let mut call = Call {
         head: Some(head),
         answer: None,
@@ -205,7 +203,6 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         progress_token: None,
         capabilities: modern.capabilities,
         log_level: None,
-        ear,
         cap,
         holds: target.holds(Some(guard)),
         backend,
@@ -259,13 +256,6 @@ impl Head {
             Err(Error::BackendTimeout { backend, phase: Phase::FirstByte, after })
         })
     }
-}
-
-/// Opens the session's own stream, if the backend has one. Not waited for for long: most backends ask where they are asked.
-async fn listen(backend: &Arc<Backend>, opened: &Arc<Opened>, cap: usize) -> Option<Answer> {
-    opened.session_id.as_ref()?;
-    let incoming = timeout(EAR_WITHIN, client::listen(backend, opened)).await.ok()?.ok()??;
-    Answer::new(backend, Some(Arc::clone(opened)), incoming, cap).ok()
 }
 
 /// The request as the backend gets it: its own names, an id and a progress token of the gateway's, no envelope.
@@ -359,7 +349,7 @@ impl Call {
                 let Some(answer) = &mut self.answer else { return Err(broken(&self.backend, "it gave no answer")) };
                 answer.next().await.map(Heard::Answer)
             };
-            let Some(ear) = &mut self.ear else {
+            let Some(ear) = &mut self.sent.ear else {
                 match answering.await? {
                     Heard::Answer(data) => return Ok(data),
                     Heard::Elsewhere(opened) => self.sent.opened = opened,
@@ -372,13 +362,10 @@ impl Call {
                     Heard::Answer(data) => return Ok(data),
                     Heard::Elsewhere(opened) => {
                         self.sent.opened = Arc::clone(&opened);
-                        self.ear = listen(&self.backend, &opened, self.cap).await;
+                        ear.follow(&self.sent.leg, &opened).await;
                     }
                 },
-                heard = ear.next() => match heard {
-                    Ok(Some(data)) => return Ok(Some(data)),
-                    Ok(None) | Err(_) => self.ear = None,
-                },
+                data = ear.next() => return Ok(Some(data)),
             }
         }
     }
@@ -421,6 +408,9 @@ impl Drop for Sent {
     /// A modern client cancels by leaving, a legacy backend is told by a message. A session that was the call's alone ends with
     /// it: what the backend still asks there must not be asked the next one.
     fn drop(&mut self) {
+        if let Some(ear) = self.ear.take().filter(|_| self.is_answered) {
+            ear.rest();
+        }
         if self.is_answered || !self.leg.has_session_id() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
@@ -45,6 +46,11 @@ impl Early {
         Self { upstream: Upstream::unheard(), expiry: None }
     }
 
+    /// For the next call in a session that calls have for themselves, one after the other.
+    fn resting(upstream: Upstream) -> Self {
+        Self { upstream, expiry: None }
+    }
+
     /// Stops listening to a backend.
     pub(crate) fn leave(&mut self, backend: u64) {
         self.upstream.leave(backend);
@@ -61,7 +67,7 @@ async fn expire(session: Weak<Session>) {
     sleep(EARLY).await;
     let Some(session) = session.upgrade() else { return };
     let Some(early) = session.take_early() else { return };
-    for asked in early.taken().left() {
+    for asked in early.taken().waiting() {
         question::unheard(&session, &asked);
     }
 }
@@ -88,4 +94,44 @@ pub(crate) async fn refused(session: &Arc<Session>, leg: &Arc<Leg>, opened: &Arc
     }
     session.hear_early(|early| early.get_or_insert_with(Early::unheard).upstream.hear(session, leg, opened));
     leg.heard(opened).await;
+}
+
+/// What a backend says on its own stream in a session that is one call's alone. The stream outlives the call, for the next one:
+/// a backend that finds out late that a stream is closed may take the next one for it.
+pub(crate) struct Ear {
+    session: Arc<Session>,
+    upstream: Upstream,
+}
+
+impl Ear {
+    /// Listens, and waits until there is something to listen to; not for long.
+    pub(crate) async fn open(session: &Arc<Session>, leg: &Arc<Leg>, opened: &Arc<Opened>) -> Option<Self> {
+        opened.session_id.as_ref()?;
+        let mut upstream = session.take_early().map_or_else(Upstream::new, Early::taken);
+        for asked in upstream.waiting() {
+            // Of a call that is over.
+            question::unheard(session, &asked);
+        }
+        let mut ear = Self { session: Arc::clone(session), upstream };
+        ear.follow(leg, opened).await;
+        Some(ear)
+    }
+
+    /// The same in another session with the backend.
+    pub(crate) async fn follow(&mut self, leg: &Arc<Leg>, opened: &Arc<Opened>) {
+        self.upstream.hear(&self.session, leg, opened);
+        leg.heard(opened).await;
+    }
+
+    /// The next message. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Bytes {
+        let message = self.upstream.next().await.data;
+        question::as_asked(&self.session, message)
+    }
+
+    /// Leaves it to the next call.
+    pub(crate) fn rest(self) {
+        let Self { session, upstream } = self;
+        session.hear_early(|early| *early = Some(Early::resting(upstream)));
+    }
 }

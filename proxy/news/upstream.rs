@@ -135,10 +135,9 @@ impl Upstream {
         self.listeners.retain(|(uid, _), _| *uid != backend);
     }
 
-    /// Stops listening; what was heard and has not gone to the client.
-    pub(super) fn left(mut self) -> impl Iterator<Item = Bytes> {
-        self.stop();
-        std::iter::from_fn(move || self.receiver.try_recv().ok().map(|heard| heard.data))
+    /// What was heard and waits to be taken.
+    pub(super) fn waiting(&mut self) -> impl Iterator<Item = Bytes> {
+        std::iter::from_fn(|| self.receiver.try_recv().ok().map(|heard| heard.data))
     }
 
     /// The next message. Dropping the future loses nothing.
