@@ -160,7 +160,7 @@ impl<'a> Envelope<'a> {
     fn call(self, method: Cow<'a, str>) -> Result<Message<'a>, Fault> {
         let params = self.params.unwrap_or_default();
         let Some(id) = self.id else { return Ok(Message::Notification(Notification { method, params })) };
-        let id = Id::read(id.get()).ok_or("`id` must be a string or an integer")?;
+        let id = Id::read(id.get()).ok_or("`id` must be a string, whole characters in it, or an integer")?;
         Ok(Message::Request(Request { id, method, params }))
     }
 
@@ -177,7 +177,7 @@ impl<'a> Envelope<'a> {
         let id = match self.id.map(RawValue::get) {
             None | Some("null") if error => None,
             None => return Err("`id` is missing".into()),
-            Some(raw) => Some(Id::read(raw).ok_or("`id` must be a string or an integer")?),
+            Some(raw) => Some(Id::read(raw).ok_or("`id` must be a string, whole characters in it, or an integer")?),
         };
         Ok(Message::Response(Response { id, error, value }))
     }

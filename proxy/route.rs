@@ -23,12 +23,13 @@ use crate::catalog::refresh::FLOOR;
 use crate::dispatch::Exchange;
 use crate::era::Era;
 use crate::error::{Error, INVALID_REQUEST, Kind, UNSUPPORTED_VERSION};
+use crate::gateway;
 use crate::jsonrpc;
 use crate::limit::Permit;
 use crate::news::early;
 use crate::relay::{EventId, Holds, Relay, Side};
 use crate::reply::{Body, Reply, Source};
-use crate::session::{CallGuard, Leg, StreamGuard};
+use crate::session::{CallGuard, Leg, Session, StreamGuard};
 use crate::snapshot::Snapshot;
 
 /// How long a request for something nobody knows waits for the lists that may have it by now.
@@ -174,12 +175,43 @@ async fn run(
                 let side = Side::Legacy(Asked::new(&session, leg, opened));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
             }
+            client::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+                // It speaks legacy no more, and has not run the request.
+                drop(call);
+                let broken = broken(backend, "it does not speak the protocol version any more that it did");
+                return Box::pin(modern_by_now(exchange, target, &session, broken)).await;
+            }
             client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
             client::Verdict::SessionLost if is_last_try => break,
-            client::Verdict::SessionLost => opened = leg.open(&session, Some(&opened)).await?,
+            client::Verdict::SessionLost => match leg.open(&session, Some(&opened)).await {
+                Ok(anew) => opened = anew,
+                Err(refused @ (Error::BackendProtocol { .. } | Error::BackendStatus { status: 400..500, .. })) => {
+                    drop(call);
+                    return Box::pin(modern_by_now(exchange, target, &session, refused)).await;
+                }
+                Err(error) => return Err(error),
+            },
         }
     }
     Err(broken(backend, "it forgets sessions as soon as they are opened"))
+}
+
+/// A legacy client's request to a backend that may be a legacy one no more; `refused` if it still is.
+async fn modern_by_now(
+    exchange: &mut Exchange<'_>,
+    target: Target<'_>,
+    session: &Arc<Session>,
+    refused: Error,
+) -> Result<Reply, Error> {
+    let backend = target.backend;
+    backend.doubt_era();
+    listed_anew(exchange, backend).await;
+    if !backend.refused_legacy() {
+        return Err(refused);
+    }
+    tokio::spawn(gateway::close(session.take_legs(|leg| leg.backend.uid == backend.uid)));
+    session.changed();
+    to_modern::call(exchange, target).await
 }
 
 /// As it came, names apart.

@@ -435,6 +435,20 @@ async fn a_question_on_the_sessions_own_stream_parks_the_call_too() {
     assert_eq!(within(again).await.unwrap().result()["resultType"], "complete");
 }
 
+#[tokio::test]
+async fn a_call_whose_backend_says_nothing_is_kept_alive_all_the_same() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = Setup::fronting(&[&backend]).listener("keep_alive: 1s").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.modern();
+    let (mut opened, call) = tokio::join!(client.open("tools/call", params()), backend.next_call());
+
+    assert_eq!(opened.chunk().await.unwrap().unwrap(), ": keep-alive\n\n");
+    call.result(&spoken("ask"));
+
+    assert_eq!(opened.message().await.unwrap()["result"]["content"], spoken("ask")["content"]);
+}
+
 /// A backend that finds out late that a stream is closed would take the next one for it.
 #[tokio::test]
 async fn a_sessions_own_stream_goes_on_to_the_next_call_and_what_is_asked_between_them_is_refused() {

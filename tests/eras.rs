@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::backend::spoken;
 use crate::support::{FakeBackend, FakeModern, Mood, Server, Setup, TestProxy, eventually, never_within};
 
 /// Listed again this often.
@@ -280,6 +281,24 @@ async fn it_takes_a_handshake_to_make_a_modern_backend_a_legacy_one() {
     assert_eq!(proxy.metric("toolgate_backend_era_changes_total{backend=\"a\"}").await, Some(1.0));
     let gone = "toolgate_backend_info{backend=\"a\",era=\"modern\",version=\"2026-07-28\"}";
     assert_eq!(proxy.metric(gone).await, None);
+    backend.take_faults();
+}
+
+#[tokio::test]
+async fn a_session_outlives_the_era_that_it_was_opened_in() {
+    let backend = FakeModern::named("a").tool("x").also_legacy().start().await;
+    let proxy = Setup::new().backend(&backend, "").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.client().await;
+    // Opens the session; the fake does no more in it.
+    client.call("a__x").await;
+    assert_eq!(backend.legacy_sessions(), 1);
+
+    backend.stop_legacy();
+
+    let answer = client.call("a__x").await;
+    assert_eq!(answer.result(), spoken("x"));
+    assert_eq!(client.call("a__x").await.result(), spoken("x"));
     backend.take_faults();
 }
 

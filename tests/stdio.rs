@@ -76,6 +76,23 @@ async fn a_process_that_dies_fails_its_calls_at_once_and_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_session_that_kills_its_process_over_and_over_costs_nobody_else_theirs() {
+    let proxy = running(&[], "").section("health", "{ interval: 1h }").start().await;
+    let healthy = "toolgate_backend_state{backend=\"a\",state=\"healthy\"}";
+    proxy.until_metric(healthy, 1.0).await;
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    let process = bob.pid().await;
+
+    for _ in 0..6 {
+        assert_eq!(alice.call("a__crash").await.code(), 502);
+    }
+
+    assert_eq!(bob.pid().await, process);
+    assert_ne!(proxy.client().await.pid().await, process);
+    assert_eq!(proxy.metric(healthy).await, Some(1.0));
+}
+
+#[tokio::test]
 async fn what_belongs_to_a_call_comes_on_its_stream_with_the_clients_own_id_and_token() {
     let proxy = running(&[], "").start().await;
     let client = proxy.client().await;

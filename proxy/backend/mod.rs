@@ -372,6 +372,9 @@ impl Backend {
                     false => Signal::CallOk,
                 })
             }
+            // That a process ended tells little: it may have been one session's alone, or the end of many calls at once. The
+            // next probe shows whether there can be another.
+            Err(Error::BackendClosed { .. } | Error::BackendConnect { .. }) if self.is_run() => None,
             Err(error) => passive_failure(error).map(Signal::CallFailed),
         };
         let signal = signal.filter(|signal| counts(*signal));

@@ -133,6 +133,7 @@ impl Opener for Stdio {
             backend: self.backend.clone(),
             max_line: self.max_line,
             restarts: Arc::clone(&self.restarts),
+            is_own: sharing == Sharing::Session,
             pipe: Arc::clone(&pipe),
         };
         let mut pipes = self.pipes();

@@ -1,8 +1,10 @@
 //! An answer that crosses eras, on its way to the client: JSON if it comes first, an event stream if something else does.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::shape::Shaped;
 use super::to_legacy::ToLegacy;
@@ -12,6 +14,9 @@ use crate::error::{Error, Kind};
 use crate::jsonrpc::{self, OwnedId};
 use crate::reply::{Next, Reply, Source};
 
+/// How long the status waits for what the backend says first. After that it is a stream, and comments tell the client, and all
+/// that stand between, that the call goes on.
+const STATUS_WITHIN: Duration = Duration::from_secs(5);
 /// Messages before an answer that are kept while it is not known whether it will do.
 const MAX_AHEAD: usize = 64;
 
@@ -58,17 +63,19 @@ impl Direction {
 impl Crossing {
     /// The reply to the client, and how it ended where that is known.
     pub(super) async fn reply(id: OwnedId, mut direction: Direction) -> Result<(Reply, Option<Kind>), Error> {
-        match direction.advance(&id).await? {
-            Step::Event(event) => {
-                let crossing = Self { id, direction, ready: VecDeque::from([sse::event(&event)]), outcome: None };
-                Ok((Reply::events(Source::Crossing(crossing)), None))
-            }
-            Step::Last(shaped) => {
-                let mut reply = Reply::json(vec![shaped.body]);
-                reply.status = shaped.status;
-                Ok((reply, Some(shaped.kind)))
-            }
+        let mut ready = VecDeque::new();
+        match timeout(STATUS_WITHIN, direction.advance(&id)).await {
+            Ok(step) => match step? {
+                Step::Event(event) => ready.push_back(sse::event(&event)),
+                Step::Last(shaped) => {
+                    let mut reply = Reply::json(vec![shaped.body]);
+                    reply.status = shaped.status;
+                    return Ok((reply, Some(shaped.kind)));
+                }
+            },
+            Err(_) => {}
         }
+        Ok((Reply::events(Source::Crossing(Self { id, direction, ready, outcome: None })), None))
     }
 
     /// Goes on until it is known whether the answer is an error, or more has come before it than is kept.

@@ -156,7 +156,11 @@ fn says_what_is_no_message() {
 fn an_id_is_a_string_or_an_integer() {
     for id in ["null", "1.5", "1.0", "1e3", "true", "{}", "[]", r#""\ud800""#] {
         let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"a"}}"#);
-        assert_eq!(refusal(&body), (-32600, "`id` must be a string or an integer".to_owned(), None), "{id}");
+        assert_eq!(
+            refusal(&body),
+            (-32600, "`id` must be a string, whole characters in it, or an integer".to_owned(), None),
+            "{id}"
+        );
     }
 }
 

@@ -81,8 +81,10 @@ fn owner_is_away(exchange: &Exchange<'_>, name: &str) -> Option<Error> {
         !prefix.is_empty() && name.starts_with(prefix) && backend.listing.load().is_none()
     });
     let owner = owners.max_by_key(|backend| backend.config.prefix.len())?;
-    let failure = owner.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-    Some(Error::BackendUnavailable { backend: owner.name().clone(), down_for: failure.since.elapsed() })
+    let failure = owner.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // One that has not failed has not been listed yet: a process may take long to start.
+    let since = failure.map_or_else(|| owner.health.since(), |failure| failure.since);
+    Some(Error::BackendUnavailable { backend: owner.name().clone(), down_for: since.elapsed() })
 }
 
 fn refused(exchange: &Exchange<'_>, exceeded: &Exceeded) -> Error {

@@ -75,9 +75,14 @@ impl Pipe {
         self.over.borrow().is_some()
     }
 
+    /// Whether the backend has said anything.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.was_heard.load(Ordering::Relaxed)
+    }
+
     /// Whether the backend lives and has said nothing yet.
     pub(super) fn is_silent(&self) -> bool {
-        !self.was_heard.load(Ordering::Relaxed) && !self.is_over()
+        !self.was_heard() && !self.is_over()
     }
 
     /// Completes when it has ended.

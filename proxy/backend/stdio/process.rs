@@ -87,6 +87,8 @@ pub(super) struct Tending {
     pub(super) backend: BackendName,
     pub(super) max_line: usize,
     pub(super) restarts: Arc<Mutex<Restarts>>,
+    /// Whether it is one session's alone: once it has spoken, its end is nobody else's business.
+    pub(super) is_own: bool,
     pub(super) pipe: Arc<Pipe>,
 }
 
@@ -105,7 +107,7 @@ impl Tending {
             _ = child.wait() => timeout(LAST_WORDS, &mut reading).await.unwrap_or(Over::Ended),
             () = self.pipe.until_over() => Over::Asked,
         };
-        if !matches!(over, Over::Asked) {
+        if !matches!(over, Over::Asked) && !(self.is_own && self.pipe.was_heard()) {
             // Before anybody can ask for another one.
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).died(started, Instant::now());
         }

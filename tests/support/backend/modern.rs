@@ -302,6 +302,11 @@ impl FakeModern {
         self.shared.state().supported = versions.iter().map(|&version| version.to_owned()).collect();
     }
 
+    /// Speaks legacy no more, in a session it has or in a new one.
+    pub(crate) fn stop_legacy(&self) {
+        self.shared.state().also_legacy = false;
+    }
+
     pub(crate) fn set_declares(&self, capabilities: Value) {
         self.shared.state().declares = capabilities;
     }
@@ -535,7 +540,7 @@ impl Shared {
     fn legacy(&self, seen: &Seen, id: &str) -> Reply {
         let mut state = self.state();
         match (&*seen.method, &seen.verb) {
-            ("initialize", _) if !state.also_legacy => {
+            ("initialize" | "tools/call", _) if !state.also_legacy => {
                 let error = json!({
                     "code": -32022,
                     "message": "Unsupported protocol version",
