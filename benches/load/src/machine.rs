@@ -26,13 +26,17 @@ pub(crate) fn describe(programs: &Programs) -> Value {
 
 fn versions(programs: &Programs) -> Value {
     let mut versions = serde_json::Map::new();
-    for (kind, argument) in
-        [(Kind::Nginx, "-v"), (Kind::Envoy, "--version"), (Kind::McpProxy, "--version"), (Kind::Toolgate, "--version")]
-    {
+    for (kind, argument) in [(Kind::Nginx, "-v"), (Kind::Envoy, "--version")] {
         if let Ok(program) = programs.path(kind) {
             versions.insert(kind.name().to_owned(), json!(said(&program, argument)));
         }
     }
+    if let Ok(program) = programs.path(Kind::McpProxy) {
+        versions.insert(Kind::McpProxy.name().to_owned(), json!(installed(&program)));
+    }
+    let own = format!("{}, commit {}", said(&programs.toolgate, "--version"), programs.commit);
+    versions.insert(Kind::Toolgate.name().to_owned(), json!(own));
+    versions.insert("rustc".to_owned(), json!(said(Path::new("rustc"), "--version")));
     versions.insert(Kind::Bare.name().to_owned(), json!(pingora()));
     let how = if is_static(&programs.toolgate) { "static" } else { "dynamic, not static" };
     versions.insert("Toolgate's binary".to_owned(), json!(how));
@@ -54,6 +58,17 @@ fn said(program: &Path, argument: &str) -> String {
     let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned();
     // Envoy begins with the path that it was called by.
     line.rsplit_once("version: ").map_or_else(|| line.clone(), |(_, version)| version.trim().to_owned())
+}
+
+/// The version of a program that cargo installed and that does not tell it: cargo keeps a list beside.
+fn installed(program: &Path) -> String {
+    let (Some(name), Some(root)) = (program.file_name(), program.parent().and_then(Path::parent)) else {
+        return "unknown".to_owned();
+    };
+    let list = fs::read_to_string(root.join(".crates.toml")).unwrap_or_default();
+    let entry = format!("\"{} ", name.to_string_lossy());
+    let version = list.split(&*entry).nth(1).and_then(|rest| rest.split(' ').next());
+    version.unwrap_or("unknown").to_owned()
 }
 
 /// Whether a program names no loader.

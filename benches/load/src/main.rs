@@ -27,6 +27,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -99,6 +100,9 @@ struct Compare {
     /// Toolgate's binary
     #[arg(long)]
     toolgate: PathBuf,
+    /// What it was built from
+    #[arg(long, default_value = "unknown")]
+    commit: String,
     /// A peer's binary, or `absent: reason`
     #[arg(long)]
     nginx: String,
@@ -122,8 +126,17 @@ struct Compare {
     quick: bool,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match command(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(arguments: Arguments) -> Result<()> {
     let (soft, hard) = raise_files()?;
     if let Command::Bare(bare) = &arguments.command {
         return bare::run(bare);
@@ -182,6 +195,7 @@ async fn run(compare: Compare, files: u64) -> Result<()> {
         |given: &str| given.strip_prefix("absent: ").map_or_else(|| Ok(given.into()), |why| Err(why.to_owned()));
     let programs = Programs {
         toolgate: compare.toolgate.clone(),
+        commit: compare.commit.clone(),
         nginx: program(&compare.nginx),
         envoy: program(&compare.envoy),
         mcp_proxy: program(&compare.mcp_proxy),

@@ -55,6 +55,8 @@ impl Kind {
 /// Where the programs are; what could not be installed says why.
 pub(crate) struct Programs {
     pub(crate) toolgate: PathBuf,
+    /// What Toolgate was built from.
+    pub(crate) commit: String,
     pub(crate) nginx: Result<PathBuf, String>,
     pub(crate) envoy: Result<PathBuf, String>,
     pub(crate) mcp_proxy: Result<PathBuf, String>,

@@ -69,5 +69,5 @@ async fn open(bench: &Bench, process: &Process, target: &Target, streams: usize)
         bail!("too few streams to see what they take");
     }
     let left = (process.resident() as f64 - before).max(0.0);
-    Ok((taken / streams as f64, 1.0 - left / taken))
+    Ok((taken / streams as f64, (1.0 - left / taken).max(0.0)))
 }
