@@ -11,6 +11,7 @@ mod dial;
 mod framing;
 mod pool;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -160,26 +161,29 @@ impl Http {
         }
     }
 
+    /// Writes a request and reads the head of its answer; `sent` tells whether the request was complete.
+    async fn answered(&self, connection: &mut Connection, request: &Outgoing, sent: &mut bool) -> Result<Head, Error> {
+        if let Err(cause) = connection.write(self.head(request), &request.body).await {
+            tracing::debug!(backend = %self.backend, %cause, "request not written");
+            // A backend may answer before it has read everything, and close: what it said counts then.
+            let answered = timeout(LAST_WORDS, Box::pin(self.read_head(connection))).await;
+            let unread = || Error::BackendUnread { backend: self.backend.clone() };
+            return answered.ok().and_then(Result::ok).ok_or_else(unread);
+        }
+        *sent = true;
+        self.read_head(connection).await
+    }
+
     /// One try on one connection. The flag tells whether the request was complete on it.
     async fn exchange(&self, mut connection: Connection, request: &Outgoing) -> Result<Incoming, (Error, bool)> {
         let limit = request.timeout.first_byte;
         let mut sent = false;
-        let exchanging = async {
-            if let Err(cause) = connection.write(self.head(request), &request.body).await {
-                tracing::debug!(backend = %self.backend, %cause, "request not written");
-                // A backend may answer before it has read everything, and close: what it said counts then.
-                let answered = timeout(LAST_WORDS, self.read_head(&mut connection)).await;
-                return answered
-                    .ok()
-                    .and_then(Result::ok)
-                    .ok_or_else(|| Error::BackendUnread { backend: self.backend.clone() });
-            }
-            sent = true;
-            self.read_head(&mut connection).await
+        let outcome = {
+            let answered = pin!(self.answered(&mut connection, request, &mut sent));
+            timeout(limit, answered).await.unwrap_or_else(|_| {
+                Err(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::FirstByte, after: limit })
+            })
         };
-        let outcome = timeout(limit, exchanging).await.unwrap_or_else(|_| {
-            Err(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::FirstByte, after: limit })
-        });
         let head = outcome.map_err(|error| (error, sent))?;
         let (framing, is_reusable) = Framing::of(head.version, head.status, &head.headers)
             .map_err(|_| (self.broken("its response is not HTTP"), true))?;
@@ -291,7 +295,7 @@ impl Body for HttpBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(connection) = &mut self.connection else { return Ok(None) };
         let until = *self.waiting.get_or_insert_with(Instant::now) + self.idle;
-        let read = timeout_at(until, connection.body(&mut self.framing)).await;
+        let read = timeout_at(until, pin!(connection.body(&mut self.framing))).await;
         let failed = match read {
             Ok(Ok(Some(bytes))) => {
                 self.waiting = None;
