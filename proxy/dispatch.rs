@@ -113,7 +113,7 @@ pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, req
         return refuse(gateway, &request, &error, id.as_ref());
     }
     match request.verb {
-        HttpMethod::GET => listen(gateway, snapshot, &request).await,
+        HttpMethod::GET => Box::pin(listen(gateway, snapshot, &request)).await,
         HttpMethod::DELETE => end(gateway, &request),
         _ if jsonrpc::is_batch(&body) => batch(gateway, snapshot, request, &body),
         _ => message(gateway, snapshot, &request, body).await,

@@ -112,6 +112,9 @@ mod reload;
 mod seal;
 mod tls;
 
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching;
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,14 +95,15 @@ pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) ->
     let overhead = exchange.record.started.elapsed();
     exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
     let era = era_of(exchange, target.backend).await?;
+    // What is rarer is boxed: a future is as large as the largest way through it, and moved as a whole.
     match (exchange.era(), era) {
         (Era::Legacy, Era::Legacy) => legacy(exchange, target).await,
         (Era::Modern, Era::Modern) => {
             without_tasks(exchange, &mut target);
             modern(exchange, target).await
         }
-        (Era::Modern, Era::Legacy) => to_legacy::call(exchange, target).await,
-        (Era::Legacy, Era::Modern) => to_modern::call(exchange, target).await,
+        (Era::Modern, Era::Legacy) => Box::pin(to_legacy::call(exchange, target)).await,
+        (Era::Legacy, Era::Modern) => Box::pin(to_modern::call(exchange, target)).await,
     }
 }
 
@@ -114,7 +116,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
         Some(era) => era,
         None => {
             // Its section has just changed, and what it speaks with it.
-            listed_anew(exchange, backend).await;
+            Box::pin(listed_anew(exchange, backend)).await;
             let unknown = || Error::BackendUnavailable { backend: backend.name().clone(), down_for: Duration::ZERO };
             backend.era_for(client).ok_or_else(unknown)?
         }
@@ -143,10 +145,10 @@ async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply
     let session = Arc::clone(exchange.session()?);
     let (leg, call) = session.call_on(target.backend, exchange.id()?.owned())?;
     let cancelled = call.cancelled();
-    let running = async {
+    let running = pin!(async {
         let opened = leg.open(&session, None).await?;
         run(exchange, target, &leg, opened, call).await
-    };
+    });
     tokio::select! {
         biased;
         reply = running => reply,

@@ -7,6 +7,7 @@ mod rules;
 mod write;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -197,11 +198,14 @@ impl Edge {
         let deadlines = self.world(&self.gateway.snapshot()).timeout;
         let limit = if is_reused { deadlines.idle + deadlines.header } else { deadlines.header };
         downstream.set_keepalive(Some(limit.as_secs().max(1)));
-        let read = tokio::select! {
-            biased;
-            read = timeout(limit, downstream.read_request()) => read,
-            () = self.gateway.until(Phase::Draining), if is_reused => return false,
-            () = self.last_chance(), if !is_reused => return false,
+        let read = {
+            let reading = pin!(downstream.read_request());
+            tokio::select! {
+                biased;
+                read = timeout(limit, reading) => read,
+                () = self.gateway.until(Phase::Draining), if is_reused => return false,
+                () = self.last_chance(), if !is_reused => return false,
+            }
         };
         let error = match read {
             Ok(Ok(there_is_one)) => return there_is_one,
@@ -320,16 +324,17 @@ impl Edge {
 
     /// Finds the reply, unless the client leaves first: then whatever is done for it is dropped.
     async fn answer(&self, downstream: &mut Downstream, world: &World<'_>, head: Head, body: Bytes) -> Option<Reply> {
-        let answering = async {
+        // Pinned where it is made: what is handed to `select!` is moved, and this is large.
+        let answering = pin!(async {
             match &self.site {
                 Site::Public { .. } => dispatch::handle(&self.gateway, world.snapshot, head.request, body).await,
-                Site::Admin => admin::answer(&self.gateway, &head.request.verb, &head.path).await,
-                Site::Demo(server) => server.answer(&head.request.verb, &body).await,
+                Site::Admin => Box::pin(admin::answer(&self.gateway, &head.request.verb, &head.path)).await,
+                Site::Demo(server) => Box::pin(server.answer(&head.request.verb, &body)).await,
             }
-        };
+        });
         tokio::select! {
             reply = answering => Some(reply),
-            _ = downstream.read_body_or_idle(true) => None,
+            _ = pin!(downstream.read_body_or_idle(true)) => None,
             () = self.gateway.until(Phase::Cut) => Some(Reply::error(&Error::Draining, None)),
         }
     }

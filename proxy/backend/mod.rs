@@ -39,8 +39,8 @@ pub(crate) enum BuildError {
     Head { backend: BackendName },
     #[error("backend `{backend}`: {problem}")]
     Tls { backend: BackendName, problem: TlsError },
-    #[error("backend `{backend}`: a certificate cannot be read")]
-    Unreadable { backend: BackendName },
+    #[error("backend `{backend}`: there can be no TLS to it: {problem}")]
+    Connect { backend: BackendName, problem: String },
 }
 
 /// How bytes reach a backend.
@@ -203,7 +203,7 @@ impl Backend {
         let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
         let backend = Self {
             uid,
-            transport: transport(config, connector, uid)?,
+            transport: transport(config, connector)?,
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
             spoken: ArcSwapOption::from(Spoken::configured(config.protocol).map(Arc::new)),
@@ -439,12 +439,12 @@ impl Backend {
 }
 
 /// The one place that knows which transports there are.
-fn transport(config: &Config, connector: &http::Connector, uid: u64) -> Result<Box<dyn Transport>, BuildError> {
+fn transport(config: &Config, connector: &http::Connector) -> Result<Box<dyn Transport>, BuildError> {
     let remote = match &config.reach {
         Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command))),
         Reach::Remote(remote) => remote,
     };
-    let http = |url| http::Http::new(http::Target { backend: &config.name, remote, url }, connector.clone(), uid);
+    let http = |url| http::Http::new(http::Target { backend: &config.name, remote, url }, connector);
     Ok(match (remote.transport, remote.urls.as_slice()) {
         (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport(&config.name, url, http(url)?)),
         (HttpTransport::StreamableHttp, [url]) => Box::new(http(url)?),

@@ -56,8 +56,9 @@ impl Listed {
 
 impl Listing {
     /// What a backend that has just these would list.
-    #[cfg(test)]
-    pub(super) fn of(era: Era, caching: Caching, lists: &[(Kind, &[&str])]) -> Self {
+    #[cfg(any(test, feature = "benching"))]
+    #[allow(clippy::unwrap_used, reason = "tests and benches know what they list")]
+    pub(crate) fn of(era: Era, caching: Caching, lists: &[(Kind, &[&str])]) -> Self {
         let listed = |kind: Kind| {
             let definitions = lists.iter().filter(|(of, _)| *of == kind).flat_map(|(_, definitions)| *definitions);
             let entries = definitions.map(|definition| {

@@ -16,7 +16,8 @@ pub(super) fn get<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Re
         let name = exchange.params.name().ok_or_else(no_name)?;
         let mut catalog = exchange.snapshot.catalog();
         if catalog.prompt(&name).is_none() {
-            catalog = route::look_again(exchange, |backend| name.starts_with(&*backend.config.prefix)).await;
+            let is_like = |backend: &crate::backend::Backend| name.starts_with(&*backend.config.prefix);
+            catalog = Box::pin(route::look_again(exchange, is_like)).await;
         }
         let Some(prompt) = catalog.prompt(&name) else { return Err(unknown(&name)) };
         let mut target = Target::new(exchange, &prompt.backend)?;

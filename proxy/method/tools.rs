@@ -22,7 +22,8 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
         let name = exchange.params.name().ok_or_else(no_name)?;
         let mut catalog = exchange.snapshot.catalog();
         if catalog.route(&name).is_none() {
-            catalog = route::look_again(exchange, |backend| name.starts_with(&*backend.config.prefix)).await;
+            let is_like = |backend: &crate::backend::Backend| name.starts_with(&*backend.config.prefix);
+            catalog = Box::pin(route::look_again(exchange, is_like)).await;
         }
         let Some(route) = catalog.route(&name) else {
             if let Some(error) = owner_is_away(exchange, &name) {

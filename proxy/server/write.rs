@@ -1,5 +1,6 @@
 //! Writes replies: whole ones at once, streams as their bytes come.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -128,12 +129,12 @@ impl Writer<'_> {
             let comments = source.takes_comments();
             let chunk = tokio::select! {
                 biased;
-                next = source.next() => match next {
+                next = pin!(source.next()) => match next {
                     Next::Chunk(chunk) => chunk,
                     Next::End(kind) => return Ended::Well(kind),
                     Next::Broken(error) => return Ended::Failed(error),
                 },
-                _ = downstream.read_body_or_idle(true) => return Ended::Left,
+                _ = pin!(downstream.read_body_or_idle(true)) => return Ended::Left,
                 () = &mut stopping => {
                     let Some(last) = source.cut(&Error::Draining) else { return Ended::Failed(Error::Draining) };
                     let _ = downstream.write_response_body(last, false).await;

@@ -1,0 +1,274 @@
+//! How long the body of a response is (RFC 9112, section 6.3), and taking it out of its chunks.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, StatusCode, Version};
+
+/// The longest line that announces a chunk, its extensions included, and the longest trailer section.
+const MAX_LINE: usize = 4 * 1024;
+
+/// What is no HTTP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Malformed;
+
+/// How much of a body is still to come.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Framing {
+    /// So many bytes.
+    Length(u64),
+    Chunks(Chunks),
+    /// Whatever comes until the connection is closed.
+    Close,
+}
+
+/// Where in the chunks of a body the next byte is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Chunks {
+    /// Before a line that announces a chunk.
+    Size,
+    /// So many bytes before the end of one.
+    Data(u64),
+    /// Before the line end after one.
+    DataEnd,
+    /// In the lines after the last one.
+    Trailers,
+    Over,
+}
+
+impl Framing {
+    /// Of the body after a head, and whether its connection can be used again once it is over.
+    ///
+    /// # Errors
+    /// When the head leaves open where the body ends.
+    pub(super) fn of(version: Version, status: StatusCode, headers: &HeaderMap) -> Result<(Self, bool), Malformed> {
+        let keeps_alive = if version == Version::HTTP_10 {
+            has_token(headers, "keep-alive") && !has_token(headers, "close")
+        } else {
+            !has_token(headers, "close")
+        };
+        if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            return Ok((Self::Length(0), keeps_alive));
+        }
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        if let Some(coding) = codings.next() {
+            let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            if !is_chunked || codings.next().is_some() || version == Version::HTTP_10 {
+                return Err(Malformed);
+            }
+            // Both at once may be an attempt to smuggle: nothing else is read from such a connection.
+            return Ok((Self::Chunks(Chunks::Size), keeps_alive && !headers.contains_key(CONTENT_LENGTH)));
+        }
+        let mut length = None;
+        for value in headers.get_all(CONTENT_LENGTH) {
+            for one in value.as_bytes().split(|byte| *byte == b',') {
+                let one = number(one.trim_ascii()).ok_or(Malformed)?;
+                if length.replace(one).is_some_and(|other| other != one) {
+                    return Err(Malformed);
+                }
+            }
+        }
+        Ok(match length {
+            Some(length) => (Self::Length(length), keeps_alive),
+            None => (Self::Close, false),
+        })
+    }
+
+    /// Whether the body is all there. One that ends with its connection never is before that.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunks(Chunks::Over))
+    }
+
+    /// Whether a body that ended with its connection is whole.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        matches!(self, Self::Close)
+    }
+
+    /// Takes the next bytes of the body out of what was read; empty when more has to be read first, or the body is over.
+    ///
+    /// # Errors
+    /// When what was read are no chunks.
+    pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Bytes, Malformed> {
+        match self {
+            Self::Length(left) => Ok(split(read, left)),
+            Self::Chunks(chunks) => chunks.take(read),
+            Self::Close => Ok(read.split().freeze()),
+        }
+    }
+}
+
+impl Chunks {
+    fn take(&mut self, read: &mut BytesMut) -> Result<Bytes, Malformed> {
+        loop {
+            match self {
+                Self::Size => match httparse::parse_chunk_size(read) {
+                    Ok(httparse::Status::Complete((line, size))) => {
+                        read.advance(line);
+                        *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                    }
+                    Ok(httparse::Status::Partial) if read.len() < MAX_LINE => return Ok(Bytes::new()),
+                    Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed),
+                },
+                Self::Data(left) => {
+                    let data = split(read, left);
+                    if *left == 0 {
+                        *self = Self::DataEnd;
+                    }
+                    if !data.is_empty() || *self != Self::DataEnd {
+                        return Ok(data);
+                    }
+                }
+                Self::DataEnd => match read.get(..2) {
+                    Some(b"\r\n") => {
+                        read.advance(2);
+                        *self = Self::Size;
+                    }
+                    Some(_) => return Err(Malformed),
+                    None if b"\r\n".starts_with(read) => return Ok(Bytes::new()),
+                    None => return Err(Malformed),
+                },
+                // What trailers say is of no use here.
+                Self::Trailers => match memchr::memchr(b'\n', read) {
+                    Some(end) => {
+                        let is_blank = read.get(..end).is_some_and(|line| line.is_empty() || line == b"\r");
+                        read.advance(end + 1);
+                        if is_blank {
+                            *self = Self::Over;
+                        }
+                    }
+                    None if read.len() < MAX_LINE => return Ok(Bytes::new()),
+                    None => return Err(Malformed),
+                },
+                Self::Over => return Ok(Bytes::new()),
+            }
+        }
+    }
+}
+
+/// Takes up to `left` bytes.
+fn split(read: &mut BytesMut, left: &mut u64) -> Bytes {
+    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+    *left -= here as u64;
+    read.split_to(here).freeze()
+}
+
+/// Digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let is_it = |one: &[u8]| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
+    headers.get_all(CONNECTION).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_it))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(headers: &[(&str, &str)]) -> HeaderMap {
+        let header = |(name, value): &(&str, &str)| {
+            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
+        };
+        headers.iter().map(header).collect()
+    }
+
+    fn framing(headers: &[(&str, &str)]) -> Result<(Framing, bool), Malformed> {
+        Framing::of(Version::HTTP_11, StatusCode::OK, &head(headers))
+    }
+
+    #[test]
+    fn the_head_tells_where_the_body_ends() {
+        assert_eq!(framing(&[("content-length", "5")]), Ok((Framing::Length(5), true)));
+        assert_eq!(framing(&[("content-length", "5, 5")]), Ok((Framing::Length(5), true)));
+        assert_eq!(framing(&[("content-length", "5"), ("connection", "Close")]), Ok((Framing::Length(5), false)));
+        assert_eq!(framing(&[("transfer-encoding", "Chunked")]), Ok((Framing::Chunks(Chunks::Size), true)));
+        assert_eq!(framing(&[]), Ok((Framing::Close, false)));
+        let empty = Framing::of(Version::HTTP_11, StatusCode::NO_CONTENT, &head(&[("content-length", "5")]));
+        assert_eq!(empty, Ok((Framing::Length(0), true)));
+        let old = Framing::of(Version::HTTP_10, StatusCode::OK, &head(&[("content-length", "5")]));
+        assert_eq!(old, Ok((Framing::Length(5), false)));
+    }
+
+    #[test]
+    fn a_head_that_leaves_it_open_is_refused() {
+        for headers in [
+            &[("content-length", "5"), ("content-length", "6")][..],
+            &[("content-length", "5, 6")],
+            &[("content-length", "+5")],
+            &[("content-length", "")],
+            &[("content-length", "99999999999999999999")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "xchunked")],
+        ] {
+            assert_eq!(framing(headers), Err(Malformed), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_with_two_framings_is_not_used_again() {
+        let both = framing(&[("transfer-encoding", "chunked"), ("content-length", "5")]);
+        assert_eq!(both, Ok((Framing::Chunks(Chunks::Size), false)));
+    }
+
+    #[test]
+    fn what_are_no_chunks_is_refused() {
+        for bytes in ["x\r\n", "5\r\nhelloXX", "5\r\nhello\nX", "-1\r\n", "11111111111111111\r\n"] {
+            let mut read = BytesMut::from(bytes);
+            let mut chunks = Chunks::Size;
+            let refused = (0..10).any(|_| chunks.take(&mut read).is_err());
+            assert!(refused, "{bytes}");
+        }
+        let mut endless = BytesMut::from(&[b'1'; 1][..]);
+        endless.extend_from_slice(&b";"[..]);
+        endless.extend_from_slice(&vec![b'x'; MAX_LINE]);
+        assert_eq!(Chunks::Size.take(&mut endless), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_the_body_however_they_arrive(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..8),
+            trailer in prop::bool::ANY,
+            cuts in prop::collection::vec(1_usize..20, 1..40),
+            rest in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let mut wire = Vec::new();
+            for chunk in &chunks {
+                wire.extend(format!("{:x};ext=1\r\n", chunk.len()).bytes());
+                wire.extend(chunk);
+                wire.extend(b"\r\n");
+            }
+            wire.extend(b"0\r\n");
+            if trailer {
+                wire.extend(b"x-trailer: y\r\n");
+            }
+            wire.extend(b"\r\n");
+            wire.extend(&rest);
+            let (mut framing, mut read, mut body) = (Framing::Chunks(Chunks::Size), BytesMut::new(), Vec::new());
+            let mut wire = &wire[..];
+            for cut in cuts.into_iter().cycle() {
+                let (now, later) = wire.split_at(cut.min(wire.len()));
+                read.extend_from_slice(now);
+                wire = later;
+                loop {
+                    let taken = framing.take(&mut read).unwrap();
+                    if taken.is_empty() {
+                        break;
+                    }
+                    body.extend_from_slice(&taken);
+                }
+                if wire.is_empty() {
+                    break;
+                }
+            }
+            prop_assert!(framing.is_over());
+            prop_assert_eq!(body, chunks.concat());
+            prop_assert_eq!(&read[..], &rest[..]);
+        }
+    }
+}
