@@ -64,16 +64,15 @@ impl Crossing {
     /// The reply to the client, and how it ended where that is known.
     pub(super) async fn reply(id: OwnedId, mut direction: Direction) -> Result<(Reply, Option<Kind>), Error> {
         let mut ready = VecDeque::new();
-        match timeout(STATUS_WITHIN, direction.advance(&id)).await {
-            Ok(step) => match step? {
+        if let Ok(step) = timeout(STATUS_WITHIN, direction.advance(&id)).await {
+            match step? {
                 Step::Event(event) => ready.push_back(sse::event(&event)),
                 Step::Last(shaped) => {
                     let mut reply = Reply::json(vec![shaped.body]);
                     reply.status = shaped.status;
                     return Ok((reply, Some(shaped.kind)));
                 }
-            },
-            Err(_) => {}
+            }
         }
         Ok((Reply::events(Source::Crossing(Self { id, direction, ready, outcome: None })), None))
     }

@@ -107,7 +107,8 @@ impl Tending {
             _ = child.wait() => timeout(LAST_WORDS, &mut reading).await.unwrap_or(Over::Ended),
             () = self.pipe.until_over() => Over::Asked,
         };
-        if !matches!(over, Over::Asked) && !(self.is_own && self.pipe.was_heard()) {
+        let is_no_matter = matches!(over, Over::Asked) || (self.is_own && self.pipe.was_heard());
+        if !is_no_matter {
             // Before anybody can ask for another one.
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).died(started, Instant::now());
         }
