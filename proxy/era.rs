@@ -254,6 +254,11 @@ pub(crate) const LOG_LEVELS: [&str; 8] =
 
 /// `Mcp-Method` and `Mcp-Name` repeat what the body says, for intermediaries that route by header.
 fn routing_headers(method: &str, params: &Params<'_>, headers: &McpHeaders) -> Result<(), Error> {
+    let plain = |value: &HeaderValue| matches!(header_text(value), Some(Cow::Borrowed(_)));
+    if headers.method.as_ref().is_some_and(|value| !plain(value)) {
+        // No method needs to be wrapped, and an intermediary that routes by it would see another.
+        return Err(Error::HeaderMismatch { header: "Mcp-Method", problem: "is not readable".into() });
+    }
     check("Mcp-Method", headers.method.as_ref(), method)?;
     let named = match method {
         "tools/call" | "prompts/get" => params.name(),
@@ -275,10 +280,11 @@ fn check(header: &'static str, value: Option<&HeaderValue>, body: &str) -> Resul
     }
 }
 
-/// A header value as the text it stands for: `=?base64?…?=` wraps what a header cannot carry (2026-07-28, SEP-2243).
+/// A header value as the text it stands for: `=?base64?…?=` wraps what a header cannot carry, which is all but visible ASCII,
+/// spaces and tabs (2026-07-28, SEP-2243).
 pub(crate) fn header_text(value: &HeaderValue) -> Option<Cow<'_, str>> {
     use base64::Engine as _;
-    let text = std::str::from_utf8(value.as_bytes()).ok()?.trim_matches([' ', '\t']);
+    let text = value.to_str().ok()?.trim_matches([' ', '\t']);
     let Some(wrapped) = text.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?=")) else {
         return Some(text.into());
     };
@@ -301,6 +307,21 @@ mod tests {
 
     fn classify(body: &str, pairs: &[(&'static str, &'static str)]) -> Result<Era, Error> {
         of_message(&jsonrpc::parse(body.as_bytes()).unwrap(), &headers(pairs))
+    }
+
+    #[test]
+    fn only_what_a_header_can_carry_is_read_from_one() {
+        let read = |bytes: &[u8]| header_text(&HeaderValue::from_bytes(bytes).unwrap()).map(Cow::into_owned);
+
+        assert_eq!(read(b" a b ").as_deref(), Some("a b"));
+        assert_eq!(read(b"=?base64?w7w=?=").as_deref(), Some("\u{fc}"));
+        assert_eq!(read("\u{fc}".as_bytes()), None);
+    }
+
+    #[test]
+    fn a_method_is_not_wrapped() {
+        let wrapped = [MODERN[0], ("mcp-method", "=?base64?dG9vbHMvbGlzdA==?=")];
+        assert!(matches!(classify(MODERN_LIST, &wrapped), Err(Error::HeaderMismatch { header: "Mcp-Method", .. })));
     }
 
     const MODERN_LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;

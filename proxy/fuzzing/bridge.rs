@@ -67,7 +67,10 @@ fn dresses(body: &Bytes, request: &Request<'_>) {
     assert_eq!((of_dressed.id, &of_dressed.method), (request.id, &request.method));
     let name = named(&request.method, &request.params);
     let headers: HeaderMap = envelope::headers(&request.method, name.as_deref()).into_iter().collect();
-    assert_eq!(era::of_message(message, &McpHeaders::read(&headers)).ok(), Some(Era::Modern));
+    // A method that a header cannot carry as it is has no modern request.
+    let is_carried = headers.get("mcp-method").is_some_and(|value| *value == *request.method);
+    let era = era::of_message(message, &McpHeaders::read(&headers)).ok();
+    assert_eq!(era, is_carried.then_some(Era::Modern));
     assert_eq!(dress(&dressed, &ENVELOPE), dressed, "once is enough");
     assert_eq!(parts(text(&undress(&dressed))), parts(text(body)));
 }
