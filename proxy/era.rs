@@ -254,26 +254,27 @@ pub(crate) const LOG_LEVELS: [&str; 8] =
 
 /// `Mcp-Method` and `Mcp-Name` repeat what the body says, for intermediaries that route by header.
 fn routing_headers(method: &str, params: &Params<'_>, headers: &McpHeaders) -> Result<(), Error> {
-    let plain = |value: &HeaderValue| matches!(header_text(value), Some(Cow::Borrowed(_)));
-    if headers.method.as_ref().is_some_and(|value| !plain(value)) {
-        // No method needs to be wrapped, and an intermediary that routes by it would see another.
-        return Err(Error::HeaderMismatch { header: "Mcp-Method", problem: "is not readable".into() });
-    }
-    check("Mcp-Method", headers.method.as_ref(), method)?;
+    // No method needs to be wrapped, and an intermediary that routes by it would see another.
+    check("Mcp-Method", headers.method.as_ref(), method, |value| value.to_str().ok().map(|text| text.trim().into()))?;
     let named = match method {
         "tools/call" | "prompts/get" => params.name(),
         "resources/read" => params.uri(),
         "tasks/get" | "tasks/update" | "tasks/cancel" => params.task_id(),
         _ => return Ok(()),
     };
-    named.map_or(Ok(()), |named| check("Mcp-Name", headers.name.as_ref(), &named))
+    named.map_or(Ok(()), |named| check("Mcp-Name", headers.name.as_ref(), &named, header_text))
 }
 
-fn check(header: &'static str, value: Option<&HeaderValue>, body: &str) -> Result<(), Error> {
+fn check(
+    header: &'static str,
+    value: Option<&HeaderValue>,
+    body: &str,
+    read: impl for<'v> Fn(&'v HeaderValue) -> Option<Cow<'v, str>>,
+) -> Result<(), Error> {
     let Some(value) = value else {
         return Err(Error::HeaderMismatch { header, problem: "is missing".into() });
     };
-    match header_text(value) {
+    match read(value) {
         None => Err(Error::HeaderMismatch { header, problem: "is not readable".into() }),
         Some(text) if text != body => Err(Error::HeaderMismatch { header, problem: "differs from the body".into() }),
         Some(_) => Ok(()),

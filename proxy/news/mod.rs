@@ -13,7 +13,6 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use self::early::Early;
 pub(crate) use self::listen::{Filter, Listen};
 use self::upstream::Upstream;
 use crate::backend::sse;
@@ -97,8 +96,11 @@ impl News {
     ) -> Self {
         let lists = Lists::new(gateway, guard.session.listed());
         let changes = guard.session.changes.subscribe();
-        let mut upstream = guard.session.take_early().map_or_else(Upstream::new, Early::taken);
+        let mut upstream = Upstream::new();
         if guard.is_chosen() {
+            if let Some(early) = guard.session.take_early() {
+                upstream = early.taken();
+            }
             let last = last.and_then(|last| Some((last.backend, HeaderValue::from_str(last.own).ok()?)));
             upstream.sync(&guard.session, &snapshot.backends, Era::Legacy, last);
         }

@@ -3,8 +3,7 @@
 //! A request is sent again, on a new connection, only when a kept-alive connection failed before the request was
 //! complete on it (so it never ran), or when the caller says that running twice is harmless.
 //!
-//! pingora's client session writes head and body apart, keeps 64 KiB per connection for reading, and its pool has a task for
-//! each connection that waits; here a request is one write, and a stream that waits holds no buffer.
+//! A request is one write, a stream that waits holds no buffer, and a connection that waits has no task of its own.
 
 mod connection;
 mod dial;
@@ -310,11 +309,11 @@ impl Body for HttpBody {
                 Some(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::Idle, after: self.idle })
             }
         };
-        let Some(mut connection) = self.connection.take() else { return Ok(None) };
+        let Some(connection) = self.connection.take() else { return Ok(None) };
         if let Some(error) = failed {
             return Err(error);
         }
-        if self.is_reusable && connection.is_quiet() {
+        if self.is_reusable {
             self.pool.give_back(connection);
         }
         Ok(None)

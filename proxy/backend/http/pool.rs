@@ -37,7 +37,10 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(shared: &Arc<Shared>) -> Arc<Self> {
         let pool = Arc::new(Self { shared: Arc::clone(shared), idle: Mutex::default() });
-        lock(&shared.pools).push(Arc::downgrade(&pool));
+        let mut pools = lock(&shared.pools);
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(&pool));
+        drop(pools);
         pool
     }
 
@@ -54,7 +57,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer was read to its end.
+    /// Keeps a connection whose last answer was read to its end. Whether it is fit is looked at when it is taken.
     pub(super) fn give_back(&self, connection: Connection) {
         let mut idle = lock(&self.idle);
         if self.shared.kept.fetch_add(1, Ordering::Relaxed) >= POOL_SIZE {
@@ -93,11 +96,7 @@ impl Shared {
         tokio::spawn(async move {
             loop {
                 sleep(SWEEP).await;
-                let pools: Vec<_> = {
-                    let mut pools = lock(&shared.pools);
-                    pools.retain(|pool| pool.strong_count() > 0);
-                    pools.iter().filter_map(Weak::upgrade).collect()
-                };
+                let pools: Vec<_> = lock(&shared.pools).iter().filter_map(Weak::upgrade).collect();
                 if let Some(than) = Instant::now().checked_sub(KEEP_ALIVE) {
                     pools.iter().for_each(|pool| pool.forget_older(than));
                 }
