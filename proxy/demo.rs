@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use toolgate_config::Config;
 
 use crate::app::App;
-use crate::era::Version;
+use crate::era::{Era, Version};
 use crate::error::{INVALID_PARAMS, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, Request};
 use crate::reply::Reply;
@@ -101,7 +101,7 @@ impl Server {
         match jsonrpc::parse(body) {
             Ok(Message::Request(request)) => self.request(&request, body).await,
             Ok(_) => Reply::accepted(),
-            Err(malformed) => Reply::error(&malformed.into(), None),
+            Err(malformed) => Reply::error(&malformed.into(), None, Era::Legacy),
         }
     }
 

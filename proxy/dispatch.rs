@@ -1,6 +1,7 @@
 //! From a request to a reply: era, session, method, verb. Knows nothing of HTTP connections.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use crate::batch::Batch;
 use crate::bridge::question;
 use crate::era::{self, Era, McpHeaders};
 use crate::error::{Error, INVALID_REQUEST, Kind};
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, Phase};
 use crate::jsonrpc::{self, Id, Message, OwnedId, Params, Response};
 use crate::method::{self, Verb};
 use crate::metrics::EraLabel;
@@ -125,7 +126,8 @@ pub(crate) fn refuse(gateway: &Gateway, request: &Request, error: &Error, id: Op
     let mut record = Record::new(gateway.methods.other(), request.client, &request.request_id, request.started);
     record.failed(error);
     error.cap().into_iter().for_each(|cap| gateway.metrics.cap_reached(cap));
-    let mut reply = Reply::error(error, id);
+    let era = if request.headers.are_modern() { Era::Modern } else { Era::Legacy };
+    let mut reply = Reply::error(error, id, era);
     reply.record = Some(record);
     reply
 }
@@ -146,7 +148,10 @@ async fn listen(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Requ
         let is_call = last.as_ref().is_some_and(|last| last.stream == EventId::CALL);
         let guard = session.stream(is_call).ok_or(Error::TooManyStreams { max: MAX_STREAMS })?;
         match last {
-            Some(last) if is_call => route::resume(snapshot, &last, guard).await,
+            Some(last) if is_call => tokio::select! {
+                resumed = route::resume(snapshot, &last, guard) => resumed,
+                () = gateway.until(Phase::Cut) => Err(Error::Draining),
+            },
             last => Ok(Source::News(News::new(gateway, snapshot, guard, last.as_ref()))),
         }
     };
@@ -225,16 +230,22 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
     let answered = match (&era, &parsed) {
         (Err(error), _) => Err(error.clone()),
         (Ok(_), Message::Response(response)) => answer_of_client(arrived, response),
-        (Ok(era), _) => call(arrived, *era, Parsed { name, id, params: params.unwrap_or(&none) }, &mut record).await,
+        (Ok(era), _) => {
+            // Pinned where it is made: what is handed to `select!` is moved, and this is large.
+            let parsed = Parsed { name, id, params: params.unwrap_or(&none) };
+            let calling = pin!(call(arrived, *era, parsed, &mut record));
+            tokio::select! {
+                biased;
+                answered = calling => answered,
+                () = gateway.until(Phase::Cut) => Err(Error::CutShort),
+            }
+        }
     };
     let (mut reply, kind) = answered.unwrap_or_else(|error| {
         record.failed(&error);
         error.cap().into_iter().for_each(|cap| gateway.metrics.cap_reached(cap));
-        let mut reply = Reply::error(&error, id.map(Id::owned).as_ref());
-        if record.era == EraLabel::Modern {
-            reply.modernize(&error);
-        }
-        (reply, error.kind())
+        let era = if record.era == EraLabel::Modern { Era::Modern } else { Era::Legacy };
+        (Reply::error(&error, id.map(Id::owned).as_ref(), era), error.kind())
     });
     if let Body::Whole(_) = reply.body {
         record.noted(kind);

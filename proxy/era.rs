@@ -112,6 +112,11 @@ impl McpHeaders {
         }
     }
 
+    /// Whether they are of a modern client, as far as they tell.
+    pub(crate) fn are_modern(&self) -> bool {
+        self.version().is_some_and(|version| is_modern(&version))
+    }
+
     fn version(&self) -> Option<Cow<'_, str>> {
         self.protocol_version.as_ref().map(|value| String::from_utf8_lossy(value.as_bytes()))
     }
@@ -123,7 +128,7 @@ impl McpHeaders {
 /// A modern client has no business with GET and DELETE.
 pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> {
     if let Some(header) = headers.repeated {
-        if !headers.version().is_some_and(|version| is_modern(&version)) {
+        if !headers.are_modern() {
             let reason = format!("header `{header}` came more than once").into();
             return Err(Error::Malformed { code: INVALID_REQUEST, reason, id: None });
         }
@@ -143,7 +148,7 @@ pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> 
 /// # Errors
 /// When the headers are of a modern client.
 pub(crate) fn of_batch(headers: &McpHeaders) -> Result<(), Error> {
-    if headers.method.is_none() && !headers.version().is_some_and(|version| is_modern(&version)) {
+    if headers.method.is_none() && !headers.are_modern() {
         return Ok(());
     }
     let reason = format!("batches are not part of {MODERN_VERSION}; send one message per request").into();

@@ -67,6 +67,8 @@ pub(crate) enum Error {
     Cancelled,
     #[error("the client left before the answer was complete")]
     ClientClosed,
+    #[error("the gateway is shutting down and waits no longer for the answer; whether the call ran is unknown")]
+    CutShort,
     #[error("the gateway is shutting down")]
     Draining,
     #[error("header `{header}` {problem}")]
@@ -243,7 +245,7 @@ impl Error {
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
-            Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
+            Self::CutShort | Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
             Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
@@ -298,6 +300,7 @@ impl Error {
             | Self::BackendUnavailable { .. }
             | Self::BackendUnread { .. }
             | Self::Cancelled
+            | Self::CutShort
             | Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
@@ -357,6 +360,7 @@ impl Error {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
             Self::Cancelled => (CLIENT_CLOSED, None),
+            Self::CutShort => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ParamMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ResourceNotFound { uri, legacy } => {

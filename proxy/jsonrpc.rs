@@ -29,7 +29,9 @@ pub(crate) use self::members::{member, members, object};
 use self::object::{Fault, Fields, Object, nested, once, skip};
 pub(crate) use self::params::Params;
 pub(crate) use self::splice::{layout, span, splice};
-pub(crate) use self::write::{ErrorObject, error_body, notification_body, request_body, result_body};
+pub(crate) use self::write::{
+    ErrorObject, error_body, error_body_without_id, notification_body, request_body, result_body,
+};
 
 /// A JSON-RPC message as it lies in a body.
 #[derive(Debug)]

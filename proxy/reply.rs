@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::backend::sse;
 use crate::batch::Batch;
 use crate::bridge::crossing::Crossing;
+use crate::era::Era;
 use crate::error::{Error, Kind, retry_after_ms, retry_after_secs};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::news::{Listen, News};
@@ -145,18 +146,20 @@ impl Reply {
         }
     }
 
-    /// An error, in the shape that fits it.
-    pub(crate) fn error(error: &Error, id: Option<&OwnedId>) -> Self {
+    /// An error, in the shape that fits it and the client's era.
+    pub(crate) fn error(error: &Error, id: Option<&OwnedId>, era: Era) -> Self {
         let own_id = if let Error::Malformed { id, .. } = error { id.as_ref() } else { None };
-        let id = id.or(own_id).map(OwnedId::raw);
-        let in_band = match (error, id) {
+        let body = match (error, id.or(own_id).map(OwnedId::raw)) {
             (Error::Limited { in_band: true, limit, retry_after, .. }, Some(id)) => {
-                Some(jsonrpc::result_body(id, &refusal(error, limit, *retry_after)))
+                jsonrpc::result_body(id, &refusal(error, limit, *retry_after, era))
             }
-            (_, _) => None,
+            (_, None) if era == Era::Modern => jsonrpc::error_body_without_id(&error.object()),
+            (_, id) => jsonrpc::error_body(id, &error.object()),
         };
-        let mut reply = Self::json(vec![in_band.unwrap_or_else(|| jsonrpc::error_body(id, &error.object()))]);
-        reply.status = error.status();
+        let mut reply = Self::json(vec![body]);
+        let is_unknown = era == Era::Modern && matches!(error, Error::MethodNotFound { .. });
+        // A method that is not there is not found (2026-07-28, Streamable HTTP).
+        reply.status = if is_unknown { StatusCode::NOT_FOUND } else { error.status() };
         if let Some(after) = error.retry_after() {
             reply.headers.push((RETRY_AFTER, HeaderValue::from(retry_after_secs(after))));
         }
@@ -180,19 +183,6 @@ impl Reply {
         }
         self
     }
-
-    /// Gives an error what modern clients want of one that legacy clients do not.
-    pub(crate) fn modernize(&mut self, error: &Error) {
-        if let Error::MethodNotFound { .. } = error {
-            // A method that is not there is not found (2026-07-28, Streamable HTTP).
-            self.status = StatusCode::NOT_FOUND;
-        }
-        if let (Error::Limited { in_band: true, .. }, Body::Whole(pieces)) = (error, &mut self.body) {
-            let whole = pieces.concat();
-            let text = String::from_utf8_lossy(&whole);
-            *pieces = vec![text.replacen("\"result\":{", "\"result\":{\"resultType\":\"complete\",", 1).into()];
-        }
-    }
 }
 
 /// A reply, unless it is an error of a backend, as far as that can be known before much of it has come.
@@ -212,11 +202,12 @@ pub(crate) async fn peek(mut reply: Reply) -> Option<Reply> {
 }
 
 /// A refusal as a tool result, which an agent reads where an error would be swallowed by its SDK.
-fn refusal(error: &Error, limit: &str, retry_after: std::time::Duration) -> String {
+fn refusal(error: &Error, limit: &str, retry_after: std::time::Duration, era: Era) -> String {
+    let kind = if era == Era::Modern { "\"resultType\":\"complete\"," } else { "" };
     let text = jsonrpc::json_string(&error.to_string());
     let (limit, retry_after) = (jsonrpc::json_string(limit), retry_after_ms(retry_after));
     format!(
-        "{{\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true,\
+        "{{{kind}\"content\":[{{\"type\":\"text\",\"text\":{text}}}],\"isError\":true,\
          \"_meta\":{{\"toolgate/limit\":{limit},\"retryAfterMs\":{retry_after}}}}}"
     )
 }

@@ -28,7 +28,7 @@ use self::write::{Writer, Written};
 use crate::admin;
 use crate::demo;
 use crate::dispatch::{self, Request};
-use crate::era::McpHeaders;
+use crate::era::{Era, McpHeaders};
 use crate::error::Error;
 use crate::gateway::{Gateway, Phase};
 use crate::reply::Reply;
@@ -306,7 +306,7 @@ impl Edge {
             return match header.headers.get(ORIGIN).filter(|_| !is_safe(&header.method)) {
                 Some(origin) => {
                     let origin = String::from_utf8_lossy(origin.as_bytes()).into_owned();
-                    Err(Box::new(Reply::error(&Error::OriginForbidden { origin }, None)))
+                    Err(Box::new(Reply::error(&Error::OriginForbidden { origin }, None, Era::Legacy)))
                 }
                 None => Ok(()),
             };
@@ -335,7 +335,6 @@ impl Edge {
         tokio::select! {
             reply = answering => Some(reply),
             _ = pin!(downstream.read_body_or_idle(true)) => None,
-            () = self.gateway.until(Phase::Cut) => Some(Reply::error(&Error::Draining, None)),
         }
     }
 }

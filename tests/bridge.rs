@@ -34,7 +34,7 @@ fn cancellations(backend: &FakeBackend) -> Vec<Value> {
 #[track_caller]
 fn in_modern_words(answer: &Answer) {
     let text = String::from_utf8_lossy(&answer.body);
-    for word in ["-32002", "-32042", "-32000", "\"method\":\"sampling/createMessage\",\"id\"", "mcp-session-id"] {
+    for word in ["-32002", "-32042", "\"method\":\"sampling/createMessage\",\"id\"", "mcp-session-id"] {
         assert!(!text.contains(word), "{word}: {text}");
     }
     assert_eq!(answer.header("mcp-session-id"), "");
@@ -655,9 +655,13 @@ async fn errors_of_a_legacy_backend_come_in_modern_words() {
     for (code, data, status, expected) in [
         (-32002, Value::Null, 200, -32602),
         (-32042, url, 200, 502),
-        (-32000, json!(7), 200, 502),
-        (-32001, Value::Null, 200, 502),
+        (-32000, json!(7), 200, -32000),
+        (-32001, Value::Null, 200, -32001),
+        (-32019, Value::Null, 200, -32019),
         (-32020, Value::Null, 200, 502),
+        (-32050, json!(7), 200, 502),
+        (-32099, Value::Null, 200, 502),
+        (-32100, Value::Null, 200, -32100),
         (-32602, json!({ "a": 1e10 }), 200, -32602),
         (-32603, Value::Null, 200, -32603),
         (17, json!("mine"), 200, 17),
@@ -1155,9 +1159,14 @@ async fn results_of_a_modern_backend_come_in_legacy_words() {
 async fn errors_of_a_modern_backend_come_in_legacy_words() {
     let (backend, proxy) = modern().await;
     let client = proxy.client().await;
-    for (status, code, expected) in
-        [(400, -32021, 502), (200, -32602, -32602), (404, -32601, -32601), (200, 17, 17), (400, -32603, -32603)]
-    {
+    for (status, code, expected) in [
+        (400, -32021, 502),
+        (200, -32050, -32050),
+        (200, -32602, -32602),
+        (404, -32601, -32601),
+        (200, 17, 17),
+        (400, -32603, -32603),
+    ] {
         let running = client.start_call("a__ask");
         let call = backend.next_call().await;
         let body = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":"no"}}}}"#, call.id());

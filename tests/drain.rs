@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::support::backend::spoken;
@@ -73,16 +73,36 @@ async fn calls_that_take_too_long_are_cut_and_told_so() {
     let (mut opened, stream) = client.open_stream("a__x", &backend).await;
     stream.send(": begun\n\n").await;
 
+    let id = pending.id();
     let stopped = proxy.stop();
     let cut = within(running).await.unwrap();
     let last = opened.message().await.unwrap();
 
+    // In-band: an SDK that sees another status may drop its session, which another replica would serve.
+    assert_eq!((cut.status, cut.code(), cut.json()["id"].to_string()), (200, 503, id));
     assert!(cut.message().contains("shutting down"), "{cut:?}");
     assert_eq!(last["id"].to_string(), stream.id);
     assert!(last["error"]["message"].as_str().unwrap().contains("shutting down"), "{last}");
     assert_eq!(opened.message().await, None);
     within(pending.disconnected()).await;
     within(stopped).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_were_cut_are_not_said_to_be_left_by_their_clients() {
+    let backend = FakeBackend::with_held_tool("a", "x").await;
+    let setup = Setup::fronting(&[&backend]).section("drain", "{ delay: 0s, timeout: 500ms }");
+    let mut gateway = Process::start_logging_json(&setup).await;
+    let client = gateway.client().await.with_header("x-request-id", "cut-me");
+    let (running, _call) = client.pending_call("a__x", &backend).await;
+
+    gateway.signal("TERM").await;
+    within(running).await.unwrap().error();
+
+    let line: Value = serde_json::from_str(&gateway.logged("cut-me").await).unwrap();
+    assert_eq!((&line["outcome"], &line["tool"]), (&json!("internal"), &json!("a__x")), "{line}");
+    assert!(line["error"].as_str().unwrap().contains("shutting down"), "{line}");
+    gateway.ended().await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! What is and is not a message: JSON-RPC, batches, and the versions of MCP.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::backend::spoken;
-use crate::support::{FakeBackend, TestProxy, within};
+use crate::support::{Answer, FakeBackend, TestProxy, within};
 
 async fn echo() -> (FakeBackend, TestProxy) {
     let backend = FakeBackend::with_tool("a", "echo").await;
@@ -26,6 +27,22 @@ async fn what_is_not_json_is_a_parse_error() {
     }
     let not_utf8 = client.post(&b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"\xff\"}"[..]).await;
     assert_eq!((not_utf8.status, not_utf8.code()), (400, -32700));
+}
+
+#[tokio::test]
+async fn a_modern_client_never_gets_an_id_that_is_null() {
+    let (_backend, proxy) = echo().await;
+    let stranger = proxy.stranger().with_header("mcp-protocol-version", "2026-07-28");
+    let has_id = |answer: &Answer| answer.json().as_object().unwrap().contains_key("id");
+
+    for body in ["{", "nonsense", "[]", r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#] {
+        let answer = stranger.post(body.to_owned()).await;
+        assert_eq!((answer.status, has_id(&answer)), (400, false), "{answer:?}");
+    }
+    let get = stranger.send(stranger.request(Method::GET, "")).await;
+    assert_eq!((get.status, has_id(&get)), (405, false), "{get:?}");
+    let legacy = proxy.client().await.post("{").await;
+    assert_eq!((legacy.status, has_id(&legacy)), (400, true), "{legacy:?}");
 }
 
 #[tokio::test]
@@ -320,7 +337,7 @@ async fn modern_clients_have_no_get_and_no_delete() {
     let (_backend, proxy) = echo().await;
     let client = proxy.client().await.with_header("mcp-protocol-version", "2026-07-28");
 
-    for verb in [http::Method::GET, http::Method::DELETE] {
+    for verb in [Method::GET, Method::DELETE] {
         let answer = client.send(client.request(verb, "")).await;
         assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
     }
@@ -332,7 +349,7 @@ async fn headers_that_come_twice_are_refused() {
     let client = proxy.client().await;
 
     for name in ["Mcp-Session-Id", "MCP-Protocol-Version"] {
-        let mut request = client.request(http::Method::POST, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+        let mut request = client.request(Method::POST, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
         let value = client.session.clone().unwrap().parse().unwrap();
         request.headers_mut().append(name, value);
         request.headers_mut().append(name, "2025-11-25".parse().unwrap());

@@ -45,8 +45,9 @@ pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response:
         RESOURCE_NOT_FOUND => {
             (INVALID_PARAMS, uri.map(|uri| format!("{{\"uri\":{}}}", json_string(uri))), StatusCode::OK)
         }
-        // Codes that mean something else, or must not be sent, in the modern era.
-        -32099..=-32000 => (OF_BACKEND, None, StatusCode::OK),
+        // Codes that are the specification's own in the modern era, given out already or not, and must not be sent by others
+        // (2026-07-28, Overview, Error codes). The rest of what JSON-RPC leaves to servers is the backend's to use.
+        -32099..=-32020 => (OF_BACKEND, None, StatusCode::OK),
         METHOD_NOT_FOUND => (code, None, StatusCode::NOT_FOUND),
         _ => (code, None, StatusCode::OK),
     };

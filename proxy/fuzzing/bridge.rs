@@ -125,7 +125,7 @@ fn modern(method: &str, uri: Option<&str>, id: &OwnedId, response: &Response<'_>
     let Some(result) = result(&shaped, id, response) else {
         let code = |code| match code {
             RESOURCE_NOT_FOUND => INVALID_PARAMS,
-            -32099..=-32000 => OF_BACKEND,
+            -32099..=-32020 => OF_BACKEND,
             code => code,
         };
         let is_lost = own_code(response.value) == RESOURCE_NOT_FOUND && uri.is_some();

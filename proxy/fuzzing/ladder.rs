@@ -88,7 +88,7 @@ fn unreadable(body: &[u8], malformed: Malformed) {
 fn answered(error: &Error, id: Option<Id<'_>>) {
     const CODES: [i64; 5] =
         [HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, Malformed::NOT_JSON, UNSUPPORTED_VERSION];
-    let reply = Reply::error(error, id.map(Id::owned).as_ref());
+    let reply = Reply::error(error, id.map(Id::owned).as_ref(), Era::Legacy);
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
     let Body::Whole(pieces) = reply.body else { return assert_eq!(reply.status, StatusCode::OK, "an error is whole") };
     let body = pieces.concat();

@@ -114,8 +114,11 @@ fn says(param: &HeaderParam, arguments: &Value, header: Option<&str>) {
 /// Whole numbers may be written in more than one way.
 fn is_same(one: &str, other: &str, kind: ParamKind) -> bool {
     const SAFE: f64 = 9_007_199_254_740_991.0;
-    let number = |text: &str| text.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() <= SAFE);
-    let exact = |text: &str| text.parse::<i64>().ok();
+    let json = |text: &str| matches!(serde_json::from_str(text), Ok(Value::Number(_)));
+    let number = |text: &str| {
+        text.parse::<f64>().ok().filter(|number| json(text) && number.fract() == 0.0 && number.abs() <= SAFE)
+    };
+    let exact = |text: &str| text.parse::<i64>().ok().filter(|_| json(text));
     one == other
         || kind == ParamKind::Integer
             && match (exact(one), exact(other)) {

@@ -285,8 +285,12 @@ fn writes_what_it_reads() {
         r#"{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"no \"x\"","data":{"retryAfterMs":5}}}"#
     );
     assert_eq!(
-        error_body(None, &ErrorObject { data: None, ..error }),
+        error_body(None, &ErrorObject { data: None, ..error.clone() }),
         r#"{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"no \"x\""}}"#
+    );
+    assert_eq!(
+        error_body_without_id(&ErrorObject { data: None, ..error }),
+        r#"{"jsonrpc":"2.0","error":{"code":-1,"message":"no \"x\""}}"#
     );
     assert_eq!(result_body("\"a\"", "{}"), r#"{"jsonrpc":"2.0","id":"a","result":{}}"#);
     assert_eq!(request_body("1", "ping", None), r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);

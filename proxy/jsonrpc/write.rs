@@ -18,10 +18,20 @@ pub(crate) struct ErrorObject {
 /// An error response; without an id it answers a message whose id could not be read.
 pub(crate) fn error_body(id: Option<&str>, error: &ErrorObject) -> Bytes {
     let id = id.unwrap_or("null");
-    let ErrorObject { code, message, data } = error;
-    let message = json_string(message);
-    let data = data.as_ref().map(|data| format!(",\"data\":{data}")).unwrap_or_default();
-    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":{code},\"message\":{message}{data}}}}}").into()
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{}}}", error.json()).into()
+}
+
+/// The same to a message without an id that can be read, in the modern era: there it is left out, and is never `null`
+/// (2026-07-28, schema, `JSONRPCErrorResponse`).
+pub(crate) fn error_body_without_id(error: &ErrorObject) -> Bytes {
+    format!("{{\"jsonrpc\":\"2.0\",\"error\":{}}}", error.json()).into()
+}
+
+impl ErrorObject {
+    fn json(&self) -> String {
+        let data = self.data.as_ref().map(|data| format!(",\"data\":{data}")).unwrap_or_default();
+        format!("{{\"code\":{},\"message\":{}{data}}}", self.code, json_string(&self.message))
+    }
 }
 
 /// A result response. `id` and `result` are JSON.

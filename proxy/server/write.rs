@@ -136,7 +136,7 @@ impl Writer<'_> {
                 },
                 _ = pin!(downstream.read_body_or_idle(true)) => return Ended::Left,
                 () = &mut stopping => {
-                    let Some(last) = source.cut(&Error::Draining) else { return Ended::Failed(Error::Draining) };
+                    let Some(last) = source.cut(&Error::CutShort) else { return Ended::Failed(Error::CutShort) };
                     let _ = downstream.write_response_body(last, false).await;
                     return Ended::Well(source.outcome().unwrap_or(Kind::Internal));
                 }
