@@ -27,7 +27,7 @@ const SWEEP: Duration = Duration::from_secs(15);
 /// Backend sessions closed at once.
 const CLOSES_AT_ONCE: usize = 32;
 /// How long one sweep, or a stop, waits for backends to end sessions.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -106,12 +106,12 @@ impl Gateway {
         }
     }
 
-    /// Lists every backend once, outside of any loop, and merges.
-    pub(crate) async fn list_once(&self, deadline: Duration) -> Arc<Snapshot> {
+    /// Lists every backend once, outside of any loop, and merges. One that takes longer than `limit` has failed.
+    pub(crate) async fn list_once(&self, limit: Duration) -> Arc<Snapshot> {
         let snapshot = self.snapshot();
         let settings = snapshot.config.catalog;
-        let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings));
-        let _ = timeout(deadline, futures_util::future::join_all(listings)).await;
+        let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings, limit));
+        futures_util::future::join_all(listings).await;
         snapshot.remerge();
         snapshot
     }
@@ -281,5 +281,28 @@ async fn sweep(gateway: Arc<Gateway>) {
         let _ = tokio::task::spawn_blocking(move || sweeping.limits.sweep()).await;
         gateway.metrics.retain_tools(|_, tool| snapshot.catalog().route(tool).is_some());
         gateway.measure();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backend_that_never_answers_is_missing_for_a_reason() {
+        // It is connected to by the kernel, and nobody reads.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let yaml =
+            format!("listeners: [{{ address: '127.0.0.1:0' }}]\nbackends: [{{ name: a, url: 'http://{address}' }}]");
+        let config = toolgate_config::parse(Path::new("t.yaml"), &yaml, &|_| None).unwrap();
+        let gateway = Gateway::build(Arc::new(config)).unwrap();
+
+        let snapshot = gateway.list_once(Duration::from_millis(50)).await;
+
+        assert_eq!(snapshot.backends[0].listing_problem().as_deref(), Some("it was not listed within 0.05s"));
+        assert_eq!(snapshot.catalog().parts[0].freshness, Freshness::Missing);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use toolgate_config::Catalog as Settings;
 
 use super::Kind;
@@ -13,7 +13,7 @@ use super::listing::{Lapse, Lister, Listing};
 use crate::backend::Backend;
 use crate::backend::client::{Judged, Own};
 use crate::backend::era;
-use crate::gateway::Gateway;
+use crate::gateway::{CLOSE_DEADLINE, Gateway};
 use crate::health::Signal;
 
 /// The shortest time between two listings of a backend, whoever asks.
@@ -61,10 +61,11 @@ pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
     }
 }
 
-/// Lists a backend once, and ends the session that it took.
-pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings) {
+/// Lists a backend once, which may take this long, and ends the session that it took.
+pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings, limit: Duration) {
     let mut discovery = None;
-    match list(backend, &mut discovery, settings).await {
+    let listed = timeout(limit, list(backend, &mut discovery, settings)).await;
+    match listed.unwrap_or_else(|_| Err(format!("it was not listed within {}s", limit.as_secs_f64()))) {
         Ok(listing) => {
             backend.listing.store(Some(Arc::new(listing)));
             backend.listing_ended(None);
@@ -72,7 +73,7 @@ pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings) {
         Err(reason) => backend.listing_ended(Some(reason)),
     }
     if let Some(discovery) = discovery {
-        discovery.own.close(backend).await;
+        let _ = timeout(CLOSE_DEADLINE, discovery.own.close(backend)).await;
     }
 }
 
