@@ -32,5 +32,6 @@ mod replicas;
 mod resume;
 mod sessions;
 mod stdio;
+mod stdio_reports;
 mod streams;
 mod tls;

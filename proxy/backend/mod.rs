@@ -57,10 +57,22 @@ pub(crate) trait Transport: Send + Sync {
         false
     }
 
+    /// How what runs for it failed last, if it did.
+    fn last_error(&self) -> Option<LastError> {
+        None
+    }
+
     /// The replicas that it chooses from, where there are several.
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()
     }
+}
+
+/// How something that the gateway runs failed, for the operator.
+#[derive(Clone, Debug)]
+pub(crate) struct LastError {
+    pub(crate) what: String,
+    pub(crate) when: Instant,
 }
 
 /// One of several replicas, for the operator.
@@ -317,6 +329,11 @@ impl Backend {
     /// Counts a refusal of something of it because of a cap.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.shared.cap_reached(cap);
+    }
+
+    /// How a process of it failed last, where the gateway runs it.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        self.transport.last_error()
     }
 
     /// Its replicas, where there are several.
