@@ -26,8 +26,9 @@ use crate::snapshot::Snapshot;
 const SWEEP: Duration = Duration::from_secs(15);
 /// Backend sessions closed at once.
 const CLOSES_AT_ONCE: usize = 32;
-/// How long one sweep, or a stop, waits for backends to end sessions.
-pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one sweep, or a stop, waits for backends to end sessions, and for processes to end. Longer than one of either may
+/// take: there may be more sessions than are closed at once.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -242,17 +243,18 @@ impl Gateway {
         metrics.retain_tools(|of, _| of != name);
     }
 
-    /// Ends every backend session, clients' and the gateway's own, for a stop.
+    /// Ends every backend session, clients' and the gateway's own, and every process, for a stop. All at the same time: none of
+    /// them has to wait for a backend that hangs.
     pub(crate) async fn close_sessions(&self) {
         self.parked.clear();
-        self.snapshot().backends.iter().for_each(|backend| backend.retire());
-        let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
-        let ending = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
-        let (_, ()) = tokio::join!(ending, close(self.sessions.drain()));
-        // Processes end with their sessions, and soon; here they are waited for.
         let snapshot = self.snapshot();
-        let closing = futures_util::future::join_all(snapshot.backends.iter().map(|backend| backend.close()));
-        let _ = timeout(CLOSE_DEADLINE, closing).await;
+        snapshot.backends.iter().for_each(|backend| backend.retire());
+        let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
+        let listers = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
+        // Processes end with their sessions, and soon; here they are waited for.
+        let processes = futures_util::future::join_all(snapshot.backends.iter().map(|backend| backend.close()));
+        let processes = timeout(CLOSE_DEADLINE, processes);
+        let _ = tokio::join!(listers, close(self.sessions.drain()), processes);
     }
 }
 

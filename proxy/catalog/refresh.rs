@@ -13,7 +13,7 @@ use super::listing::{Lapse, Lister, Listing};
 use crate::backend::Backend;
 use crate::backend::client::{Judged, Own};
 use crate::backend::era;
-use crate::gateway::{CLOSE_DEADLINE, Gateway};
+use crate::gateway::Gateway;
 use crate::health::Signal;
 
 /// The shortest time between two listings of a backend, whoever asks.
@@ -73,7 +73,7 @@ pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings, limit
         Err(reason) => backend.listing_ended(Some(reason)),
     }
     if let Some(discovery) = discovery {
-        let _ = timeout(CLOSE_DEADLINE, discovery.own.close(backend)).await;
+        discovery.own.close(backend).await;
     }
 }
 
