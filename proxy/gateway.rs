@@ -185,8 +185,10 @@ impl Gateway {
         metrics.catalog_bytes.set(to_gauge(catalog.list(Kind::Tools, Era::Legacy).len()));
         metrics.catalog_revision.set(i64::try_from(self.revision.borrow().tools).unwrap_or(i64::MAX));
         let (mut incomplete, mut collisions) = (0, 0);
-        for part in &catalog.parts {
+        for (part, backend) in catalog.parts.iter().zip(&snapshot.backends) {
             let name = part.backend.as_str();
+            // One that a reload has removed meanwhile is measured no more.
+            let Some(_series) = backend.metrics.series() else { continue };
             incomplete += i64::from(part.freshness != Freshness::Fresh);
             let tools = part.left_out.iter().filter(|omission| omission.kind == Kind::Tools);
             let refused = tools.filter(|omission| !matches!(omission.why, LeftOut::Collision { .. })).count();
@@ -206,6 +208,7 @@ impl Gateway {
         metrics.subscriptions.set(to_gauge(counts.subscriptions.load(Ordering::Relaxed)));
         for backend in &snapshot.backends {
             let (name, state) = (backend.name().as_str(), backend.health.state());
+            let Some(_series) = backend.metrics.series() else { continue };
             for known in State::ALL {
                 let is_it = i64::from(known == state);
                 metrics.backend_state.with_label_values(&[name, known.as_str()]).set(is_it);
@@ -221,7 +224,7 @@ impl Gateway {
         }
     }
 
-    /// Ends the series of a backend whose name is gone.
+    /// Ends the series that tell the state of a backend whose name is gone. Those that count end with its last call.
     fn forget(&self, backend: &Backend, next: &Snapshot) {
         if next.backends.iter().any(|b| b.name() == backend.name()) {
             return;
@@ -240,7 +243,6 @@ impl Gateway {
         for (era, version) in backend.spoken().iter().flat_map(|spoken| spoken.versions()) {
             let _ = metrics.backend_info.remove_label_values(&[name, era, version]);
         }
-        metrics.retain_tools(|of, _| of != name);
     }
 
     /// Ends every backend session, clients' and the gateway's own, and every process, for a stop. All at the same time: none of
@@ -281,7 +283,10 @@ async fn sweep(gateway: Arc<Gateway>) {
         let sweeping = Arc::clone(&snapshot);
         // Millions of keys take a while to walk.
         let _ = tokio::task::spawn_blocking(move || sweeping.limits.sweep()).await;
-        gateway.metrics.retain_tools(|_, tool| snapshot.catalog().route(tool).is_some());
+        let catalog = snapshot.catalog();
+        gateway
+            .metrics
+            .retain_tools(|of, tool| catalog.route(tool).is_some_and(|route| route.backend.name().as_str() == of));
         gateway.measure();
     }
 }

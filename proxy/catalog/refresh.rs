@@ -29,6 +29,7 @@ struct Discovery {
 
 /// Runs until the backend is retired.
 pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
+    let _series = backend.metrics.series();
     let mut discovery: Option<Discovery> = None;
     let mut retry = FIRST_RETRY;
     while !backend.is_retired() {
