@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod backend_series;
 mod backend_sessions;
 mod bridge;
 mod bytes;
@@ -32,5 +33,6 @@ mod replicas;
 mod resume;
 mod sessions;
 mod stdio;
+mod stdio_reports;
 mod streams;
 mod tls;
