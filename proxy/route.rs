@@ -174,7 +174,7 @@ async fn run(
         let incoming = backend.send(request).await?;
         match client::verdict(backend, &opened, incoming).await? {
             client::Verdict::Answer(incoming) => {
-                let side = Side::Legacy(Asked::new(&session, leg, opened));
+                let side = Side::Legacy(Asked::new(&session, leg, opened, Some(call.ticket())));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
             }
             client::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
@@ -285,8 +285,11 @@ pub(crate) async fn resume(snapshot: &Snapshot, last: &EventId<'_>, guard: Strea
     if !incoming.status.is_success() || !incoming.is_event_stream() {
         return Err(gone());
     }
-    let asked = Asked::new(&guard.session, &leg, opened);
-    Ok(Source::Relay(Relay::resumed(backend, asked, incoming.body, guard)))
+    let call = guard.session.take_up(&leg, last.own);
+    let within = call.as_ref().map_or_else(|| guard.ticket(), CallGuard::ticket);
+    let asked = Asked::new(&guard.session, &leg, opened, Some(within));
+    let holds = Holds { _permit: None, _slot: None, call };
+    Ok(Source::Relay(Relay::resumed(backend, asked, incoming.body, holds, guard)))
 }
 
 /// Takes the tasks extension out of what the client declares.

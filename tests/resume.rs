@@ -128,6 +128,85 @@ async fn questions_and_changes_on_the_rest_of_a_stream_are_treated_as_before() {
     assert_eq!(again.message().await.unwrap()["result"], spoken("ask"));
 }
 
+/// Asks on a stream, in an event with this id. Returns what the client was asked under.
+async fn asked(opened: &mut Opened, stream: &CallStream, id: i64) -> Value {
+    let question = json!({ "jsonrpc": "2.0", "id": id, "method": "roots/list" });
+    stream.send(format!("id: {id}\ndata: {question}\n\n")).await;
+    opened.message().await.unwrap()["id"].clone()
+}
+
+#[tokio::test]
+async fn questions_of_a_call_that_can_be_taken_up_wait_and_end_with_its_answer() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    let response = stream.response();
+    let (first, _) = (asked(&mut opened, &stream, 1).await, asked(&mut opened, &stream, 2).await);
+    drop(opened);
+    within(stream.disconnected()).await;
+
+    client.reply(&first, json!({ "roots": [] })).await;
+    backend.until(|backend| !backend.responses().is_empty()).await;
+    let (mut again, stream) = come_back(&client, "c/a/2", &backend).await;
+    asked(&mut again, &stream, 3).await;
+    assert_eq!(proxy.metric("toolgate_questions").await, Some(2.0));
+    drop(stream);
+    assert_eq!(again.block().await, None);
+    let (again, stream) = come_back(&client, "c/a/3", &backend).await;
+    stream.send(format!("data: {response}\n\n")).await;
+    drop(stream);
+    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+
+    proxy.until_metric("toolgate_questions", 0.0).await;
+    assert_eq!(backend.responses(), [json!({ "jsonrpc": "2.0", "id": 1, "result": { "roots": [] } })]);
+}
+
+#[tokio::test]
+async fn questions_of_a_call_that_was_taken_up_end_when_it_is_cancelled() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    for is_taken_up in [false, true] {
+        let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+        let call: Value = serde_json::from_str(&stream.id).unwrap();
+        asked(&mut opened, &stream, 1).await;
+        drop(stream);
+        assert_eq!(opened.block().await, None);
+        let mut again = None;
+        if is_taken_up {
+            let (mut opened, stream) = come_back(&client, "c/a/1", &backend).await;
+            asked(&mut opened, &stream, 2).await;
+            again = Some((opened, stream));
+        }
+        let before = backend.responses().len();
+        assert_eq!(proxy.metric("toolgate_questions").await, Some(if is_taken_up { 2.0 } else { 1.0 }));
+
+        client.notify("notifications/cancelled", json!({ "requestId": call })).await;
+        proxy.until_metric("toolgate_questions", 0.0).await;
+        let expected = before + if is_taken_up { 2 } else { 1 };
+        backend.until(|backend| backend.responses().len() == expected).await;
+        assert!(backend.responses().iter().all(|told| told["error"]["code"] == 499), "{:?}", backend.responses());
+        drop(again);
+    }
+}
+
+#[tokio::test]
+async fn questions_of_a_call_that_can_be_taken_up_end_with_the_session() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    asked(&mut opened, &stream, 1).await;
+    drop(opened);
+    within(stream.disconnected()).await;
+    assert_eq!(proxy.metric("toolgate_questions").await, Some(1.0));
+
+    client.delete().await;
+
+    assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
+}
+
 #[tokio::test]
 async fn ids_that_cannot_be_resumed_from_are_refused() {
     let (a, b) = (resumable("a").await, FakeBackend::named("b").tool("x").start().await);

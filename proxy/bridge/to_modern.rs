@@ -281,7 +281,7 @@ impl Call {
         // All of them or none: a client is not asked in vain.
         for (key, method, params) in questions {
             let (sender, answer) = oneshot::channel();
-            let (id, oldest) = self.session.ask(Asker::Bridge(sender));
+            let (id, oldest) = self.session.ask(Asker::Bridge(sender), None);
             question::put_off(oldest);
             let params = params.map(|params| shape::legacy_question(&method, params, &id));
             self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params.as_deref()));

@@ -255,7 +255,7 @@ async fn hear_leg(
     mut last: Option<HeaderValue>,
 ) {
     let tag = EventId::tag(EventId::NEWS, leg.backend.name().as_str());
-    let mut asked = Asked::new(&session, &leg, Arc::clone(&opened));
+    let asked = Asked::new(&session, &leg, Arc::clone(&opened), None);
     let mut pause = Pause(RETRY.0);
     let mut was_heard = false;
     loop {
@@ -289,7 +289,7 @@ async fn hear_leg(
                 let id = event.id.filter(|id| !id.is_empty());
                 last = id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()).or(last);
                 let data = Bytes::from(event.data);
-                let Some(data) = legacy_message(&leg.backend, &mut asked, &data) else { continue };
+                let Some(data) = legacy_message(&leg.backend, &asked, &data) else { continue };
                 let id = id.map(|id| [&*tag, &*id].concat());
                 let Some(to) = &to else { continue };
                 if to.send(Heard { data, id }).await.is_err() {
@@ -315,7 +315,7 @@ fn get(backend: &Backend, opened: &Opened) -> Outgoing {
 }
 
 /// What of a message on a legacy backend's own stream is for the client.
-fn legacy_message(backend: &Backend, asked: &mut Asked, data: &Bytes) -> Option<Bytes> {
+fn legacy_message(backend: &Backend, asked: &Asked, data: &Bytes) -> Option<Bytes> {
     match jsonrpc::parse(data).ok()? {
         Message::Notification(notification) if catalog::is_list_change(&notification.method) => {
             backend.relist.notify_one();

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use toolgate_config::BackendName;
 
-pub(crate) use self::calls::CallGuard;
 use self::calls::{Call, Left};
+pub(crate) use self::calls::{CallGuard, Cancelled};
 pub(crate) use self::questions::Asker;
+use self::questions::Question;
 use super::{ClientCapabilities, Counts, Leg, Pool, Sessions};
 use crate::backend::Backend;
 use crate::backend::client::Hello;
+use crate::bridge::question;
 use crate::catalog::Revisions;
 use crate::era::Version;
 use crate::jsonrpc::OwnedId;
@@ -66,8 +68,8 @@ struct Held {
     subscriptions: BTreeMap<Box<str>, BackendName>,
     /// Those of them that the client's own request is on its way for.
     subscribing: Vec<Box<str>>,
-    /// What backends have asked the client, oldest first, by the ids that the client was asked under.
-    questions: VecDeque<(OwnedId, Asker)>,
+    /// What backends have asked the client, oldest first.
+    questions: VecDeque<Question>,
     /// Calls under way, by the client's request id.
     calls: HashMap<OwnedId, Call>,
     /// How many those are: an id that is used twice is one of them twice.
@@ -164,7 +166,9 @@ impl Session {
         if let Some(early) = &mut held.early {
             uids.iter().for_each(|uid| early.leave(*uid));
         }
-        uids.into_iter().filter_map(|uid| held.legs.remove(&uid)).collect()
+        let legs: Vec<_> = uids.into_iter().filter_map(|uid| held.legs.remove(&uid)).collect();
+        self.forget_questions_of(&mut held, &legs);
+        legs
     }
 
     /// Legs of backends that are gone, except those that a call still runs on.
@@ -183,7 +187,9 @@ impl Session {
         if let Some(early) = &mut held.early {
             early.leave(backend.uid);
         }
-        held.legs.remove(&backend.uid)
+        let leg = held.legs.remove(&backend.uid);
+        self.forget_questions_of(&mut held, leg.as_slice());
+        leg
     }
 
     /// What this process keeps open with a backend for nobody in particular, where the backend has no room for more.
@@ -303,18 +309,16 @@ impl Session {
         if held.streams.len() + held.resumed >= MAX_STREAMS {
             return None;
         }
-        let mut ticket = None;
+        held.next_ticket += 1;
+        let ticket = held.next_ticket;
         if is_resumed {
             held.resumed += 1;
         } else {
-            held.next_ticket += 1;
-            let next = held.next_ticket;
-            held.streams.insert(next);
-            ticket = Some(next);
+            held.streams.insert(ticket);
         }
         drop(held);
         self.changed();
-        Some(StreamGuard { session: Arc::clone(self), ticket })
+        Some(StreamGuard { session: Arc::clone(self), ticket, is_resumed })
     }
 }
 
@@ -335,25 +339,35 @@ impl Drop for Subscribing {
 /// An open event stream of a client.
 pub(crate) struct StreamGuard {
     pub(crate) session: Arc<Session>,
-    ticket: Option<u64>,
+    ticket: u64,
+    is_resumed: bool,
 }
 
 impl StreamGuard {
+    /// What questions on it are known by, where no call is known that they belong to.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
     /// Whether this is the stream that messages go to: each goes to one stream of a session only (2025-11-25, Transports),
     /// and the newest is the one most likely to be read.
     pub(crate) fn is_chosen(&self) -> bool {
-        self.ticket.is_some() && self.session.held().streams.last() == self.ticket.as_ref()
+        self.session.held().streams.last() == Some(&self.ticket)
     }
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut held = self.session.held();
-        match self.ticket {
-            Some(ticket) => drop(held.streams.remove(&ticket)),
-            None => held.resumed -= 1,
-        }
+        let unanswered = if self.is_resumed {
+            held.resumed -= 1;
+            self.session.take_back(&mut held, self.ticket)
+        } else {
+            held.streams.remove(&self.ticket);
+            Vec::new()
+        };
         drop(held);
+        question::taken_back(unanswered);
         self.session.touch();
         self.session.changed();
     }
