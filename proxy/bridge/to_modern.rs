@@ -3,6 +3,8 @@
 //! What its session knows of the client goes with every request, in `_meta` and headers. A backend that needs input says so in
 //! its answer; the client is then asked by requests on the call's own stream, and the call is sent again with what it said.
 
+mod round;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use toolgate_config::Timeout;
 
+use self::round::{Open, Round};
 use super::answer::{Answer, broken};
 use super::crossing::{Crossing, Direction, Step};
 use super::envelope::{self, Envelope};
@@ -59,24 +62,6 @@ struct Call {
     answer_within: Duration,
     ready: VecDeque<Bytes>,
     holds: Holds,
-}
-
-/// What the client is being asked.
-struct Round {
-    /// Key, kind and the client's answer to come.
-    open: VecDeque<Open>,
-    /// Key and answer, as JSON.
-    answers: Vec<(String, String)>,
-    /// As JSON.
-    state: Option<String>,
-    deadline: Instant,
-}
-
-struct Open {
-    key: String,
-    is_elicitation: bool,
-    id: OwnedId,
-    answer: oneshot::Receiver<Bytes>,
 }
 
 /// Sends a request on.
@@ -341,35 +326,6 @@ async fn until_cancelled<T>(
         done = waiting => done,
         () = cancelled.notified() => Err(Error::Cancelled),
     }
-}
-
-impl Round {
-    /// Waits for all answers; one that puts an end to the call is returned. Dropping the future loses nothing.
-    async fn wait(&mut self) -> Result<Option<ErrorObject>, Error> {
-        while let Some(open) = self.open.front_mut() {
-            let answer = timeout_at(self.deadline, &mut open.answer).await;
-            let Some(open) = self.open.pop_front() else { break };
-            let Ok(Ok(body)) = answer else { return Ok(Some(unanswered())) };
-            let Ok(Message::Response(response)) = jsonrpc::parse(&body) else { return Ok(Some(unanswered())) };
-            if !response.error {
-                self.answers.push((open.key, response.value.get().to_owned()));
-            } else if open.is_elicitation {
-                // There is a way to say no to an elicitation, and an error is none that the backend would get to see.
-                self.answers.push((open.key, "{\"action\":\"cancel\"}".to_owned()));
-            } else {
-                let message = jsonrpc::member(response.value.get(), "message");
-                let message = message.and_then(|raw| serde_json::from_str::<String>(raw).ok()).unwrap_or_default();
-                let code = client::error_code(response.value).unwrap_or(-1);
-                return Ok(Some(ErrorObject { code, message: message.into(), data: None }));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// What a client gets that was asked and did not answer.
-fn unanswered() -> ErrorObject {
-    ErrorObject { code: 408, message: "the backend asked for input, and no answer came in time".into(), data: None }
 }
 
 impl Drop for Call {
