@@ -116,7 +116,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
         Some(era) => era,
         None => {
             // Its section has just changed, and what it speaks with it.
-            Box::pin(listed_anew(exchange, backend)).await;
+            Box::pin(listed_anew(exchange.snapshot, backend)).await;
             let unknown = || Error::BackendUnavailable { backend: backend.name().clone(), down_for: Duration::ZERO };
             backend.era_for(client).ok_or_else(unknown)?
         }
@@ -207,7 +207,7 @@ async fn modern_by_now(
 ) -> Result<Reply, Error> {
     let backend = target.backend;
     backend.doubt_era();
-    listed_anew(exchange, backend).await;
+    listed_anew(exchange.snapshot, backend).await;
     if !backend.refused_legacy() {
         return Err(refused);
     }
@@ -324,9 +324,9 @@ pub(crate) fn request_id(exchange: &Exchange<'_>) -> Option<(HeaderName, HeaderV
 }
 
 /// Waits for a fresh list of a backend.
-pub(crate) async fn listed_anew(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Arc<Merged> {
+pub(crate) async fn listed_anew(snapshot: &Snapshot, backend: &Arc<Backend>) -> Arc<Merged> {
     wait_for_lists(std::iter::once(backend)).await;
-    exchange.snapshot.catalog()
+    snapshot.catalog()
 }
 
 /// Waits for fresh lists of the backends that may have something nobody knows, if theirs are not fresh already.

@@ -33,6 +33,7 @@ use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
 use crate::session::{Asker, CallGuard, Session};
+use crate::snapshot::Snapshot;
 
 /// How often a backend may ask for more before it answers a call.
 const MAX_ROUNDS: u32 = 64;
@@ -55,7 +56,9 @@ struct Call {
     /// The id of the request under way.
     own_id: OwnedId,
     cap: usize,
-    sending: Option<BoxFuture<'static, Result<Verdict, Error>>>,
+    /// Until the first request is on its way.
+    anew: Option<Anew>,
+    sending: Option<BoxFuture<'static, Result<Sent, Error>>>,
     answer: Option<Answer>,
     round: Option<Round>,
     rounds: u32,
@@ -86,6 +89,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         answer_within: bridge.parked_ttl,
         holds: target.holds(Some(guard)),
         own_id: id.clone(),
+        anew: Anew::of(exchange),
         sending: None,
         answer: None,
         round: None,
@@ -100,63 +104,58 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     };
     call.send(call.body.clone());
     let id = call.id.clone();
-    let mut bridged = ToModern { call: Some(Box::new(call)) };
-    if let Some(call) = &mut bridged.call
-        && call.first().await? == First::HeadersDiffer
-    {
-        // The schema that says which arguments are headers has changed (2026-07-28, Streamable HTTP, client behavior).
-        let catalog = route::listed_anew(exchange, &call.backend).await;
-        let name = exchange.params.name().unwrap_or_default();
-        if let Some(route) = catalog.route(&name) {
-            call.headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
-            call.headers.extend(params::headers(&route.header_params, exchange.params.arguments)?);
-        }
-        call.send(call.body.clone());
-    }
+    let bridged = ToModern { call: Some(Box::new(call)) };
     let (reply, kind) = Crossing::reply(id, Direction::ToModern(bridged)).await?;
     exchange.ended_as = kind;
     Ok(reply)
 }
 
-/// What came of a request before its answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum First {
-    /// The backend reads it.
-    Taken,
-    /// The backend wants other `Mcp-Param-*` headers.
-    HeadersDiffer,
+/// What came of a request, and the headers that it was sent with.
+type Sent = (Verdict, Vec<(HeaderName, HeaderValue)>);
+
+/// What it takes to make the headers of a tool's arguments anew: the schema that says which of them are headers may have changed
+/// (2026-07-28, Streamable HTTP, client behavior).
+struct Anew {
+    snapshot: Arc<Snapshot>,
+    /// The tool's public name.
+    name: String,
+    /// As JSON.
+    arguments: Option<Box<RawValue>>,
+}
+
+impl Anew {
+    fn of(exchange: &Exchange<'_>) -> Option<Self> {
+        (exchange.method == "tools/call").then(|| Self {
+            snapshot: Arc::clone(exchange.snapshot),
+            name: exchange.params.name().unwrap_or_default().into_owned(),
+            arguments: exchange.params.arguments.map(ToOwned::to_owned),
+        })
+    }
+
+    /// Puts the headers of the newest schema in the place of those that the backend did not accept.
+    async fn make(self, backend: &Arc<Backend>, headers: &mut Vec<(HeaderName, HeaderValue)>) -> Result<(), Error> {
+        let catalog = route::listed_anew(&self.snapshot, backend).await;
+        if let Some(route) = catalog.route(&self.name) {
+            headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
+            headers.extend(params::headers(&route.header_params, self.arguments.as_deref())?);
+        }
+        Ok(())
+    }
 }
 
 impl Call {
-    /// Begins to send a request.
+    /// Begins to send a request. The first one is sent again, once, if the backend wants other headers.
     fn send(&mut self, body: Bytes) {
-        let request = Outgoing {
-            verb: Method::POST,
-            headers: self.headers.clone(),
-            body,
-            timeout: self.timeout,
-            repeatable: false,
-        };
-        let backend = Arc::clone(&self.backend);
+        let (backend, timeout, anew) = (Arc::clone(&self.backend), self.timeout, self.anew.take());
+        let mut headers = std::mem::take(&mut self.headers);
         self.sending = Some(Box::pin(async move {
-            let incoming = backend.send(request).await?;
-            verdict(&backend, incoming).await
+            let first = sent(&backend, &headers, &body, timeout).await?;
+            let (Verdict::Refusal { code: HEADER_MISMATCH, .. }, Some(anew)) = (&first, anew) else {
+                return Ok((first, headers));
+            };
+            anew.make(&backend, &mut headers).await?;
+            Ok((sent(&backend, &headers, &body, timeout).await?, headers))
         }));
-    }
-
-    /// Waits for what comes of the first request, as far as another one may have to take its place.
-    async fn first(&mut self) -> Result<First, Error> {
-        let cancelled = self.cancelled();
-        let Some(sending) = &mut self.sending else { return Ok(First::Taken) };
-        let verdict = until_cancelled(cancelled.as_ref(), sending).await;
-        self.sending = None;
-        match verdict? {
-            Verdict::Refusal { code: HEADER_MISMATCH, .. } if self.method == "tools/call" => Ok(First::HeadersDiffer),
-            verdict @ (Verdict::Answer(_) | Verdict::Refusal { .. }) => {
-                self.take(verdict)?;
-                Ok(First::Taken)
-            }
-        }
     }
 
     fn cancelled(&self) -> Option<Arc<tokio::sync::Notify>> {
@@ -186,9 +185,11 @@ impl Call {
             }
             let cancelled = self.cancelled();
             if let Some(sending) = &mut self.sending {
-                let verdict = until_cancelled(cancelled.as_ref(), sending).await;
+                let sent = until_cancelled(cancelled.as_ref(), sending).await;
                 self.sending = None;
-                self.take(verdict?)?;
+                let (verdict, headers) = sent?;
+                self.headers = headers;
+                self.take(verdict)?;
             } else if let Some(round) = &mut self.round {
                 if let Some(failed) = until_cancelled(cancelled.as_ref(), round.wait()).await? {
                     return Ok(Step::Last(self.refused(&failed)));
@@ -303,6 +304,18 @@ impl Call {
         let body = jsonrpc::error_body(Some(self.id.raw()), error);
         Shaped { body, kind: Kind::RpcError, status: http::StatusCode::OK }
     }
+}
+
+/// Sends a request and looks at the head of its answer.
+async fn sent(
+    backend: &Backend,
+    headers: &[(HeaderName, HeaderValue)],
+    body: &Bytes,
+    timeout: Timeout,
+) -> Result<Verdict, Error> {
+    let (headers, body) = (headers.to_vec(), body.clone());
+    let request = Outgoing { verb: Method::POST, headers, body, timeout, repeatable: false };
+    verdict(backend, backend.send(request).await?).await
 }
 
 /// The request with another id and more in its `params`, which the envelope has put there.
