@@ -33,4 +33,5 @@ mod resume;
 mod sessions;
 mod stdio;
 mod streams;
+mod taken_back;
 mod tls;

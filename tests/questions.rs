@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::spoken;
 use crate::support::proxy::VERSION;
-use crate::support::{Call, FakeBackend, FakeModern, Setup, TestProxy, never_within, within};
+use crate::support::{FakeBackend, FakeModern, Setup, TestProxy, never_within, within};
 
 /// A question as a backend writes it.
 fn question(id: &Value, method: &str) -> Value {
@@ -392,102 +392,4 @@ async fn a_batch_can_be_asked_and_answered_in_a_batch() {
     stream.finish().await;
 
     assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
-}
-
-/// What a backend is told whose question nobody will answer: the call is over.
-fn is_taken_back(response: &Value, id: &Value) -> bool {
-    response["id"] == *id && response["error"]["code"] == 499
-}
-
-/// Method table: `sampling/createMessage` from backend.
-#[tokio::test]
-async fn a_question_in_an_answer_of_a_client_that_left_harms_nobody() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    let id = opened.message().await.unwrap()["id"].clone();
-
-    drop(opened);
-    within(stream.disconnected()).await;
-    backend.until(|backend| backend.responses().iter().any(|told| is_taken_back(told, &json!(0)))).await;
-    client.reply(&id, json!({ "said": "too late" })).await;
-
-    let (running, call): (_, Call) = client.pending_call("a__ask", &backend).await;
-    call.finish();
-    assert_eq!(within(running).await.unwrap().result(), spoken("ask"));
-    assert_eq!(backend.responses().len(), 1, "{:?}", backend.responses());
-}
-
-/// Cap: questions that one client has yet to answer.
-#[tokio::test]
-async fn what_was_asked_of_clients_that_left_takes_no_place_of_a_live_question() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut live, live_stream) = client.open_stream("a__ask", &backend).await;
-    live_stream.event(&sampling(&json!("live"))).await;
-    let asked = live.message().await.unwrap()["id"].clone();
-
-    for n in 0..70 {
-        let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-        stream.event(&sampling(&json!(n))).await;
-        opened.message().await.unwrap();
-        drop(opened);
-        within(stream.disconnected()).await;
-    }
-    backend.until(|backend| backend.responses().len() == 70).await;
-    assert!(backend.responses().iter().all(|told| is_taken_back(told, &told["id"])), "{:?}", backend.responses());
-    assert_eq!(proxy.metric("toolgate_questions").await, Some(1.0));
-    client.reply(&asked, json!({ "said": "in time" })).await;
-
-    backend.until(|backend| backend.responses().contains(&said(&json!("live"), "in time"))).await;
-    live_stream.finish().await;
-    assert_eq!(live.message().await.unwrap()["result"], spoken("ask"));
-    assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
-}
-
-/// Complaint 22: Cancellation and progress not routed.
-#[tokio::test]
-async fn what_was_asked_in_a_call_that_its_client_cancels_is_taken_back() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    let asked = opened.message().await.unwrap()["id"].clone();
-
-    let call: Value = serde_json::from_str(&stream.id).unwrap();
-    client.notify("notifications/cancelled", json!({ "requestId": call })).await;
-    backend.until(|backend| backend.responses().iter().any(|told| is_taken_back(told, &json!(0)))).await;
-    client.reply(&asked, json!({ "said": "too late" })).await;
-    // One that is asked all the same ends with the call.
-    stream.event(&sampling(&json!(1))).await;
-    opened.message().await.unwrap();
-    stream.cut().await;
-    backend.until(|backend| backend.responses().len() == 2).await;
-
-    assert!(is_taken_back(&backend.responses()[1], &json!(1)), "{:?}", backend.responses());
-    let seen = backend.seen();
-    let cancelled = seen.iter().position(|seen| seen.method == "notifications/cancelled").unwrap();
-    assert!(seen[..cancelled].iter().all(|seen| seen.verb != http::Method::POST || !seen.method.is_empty()));
-    assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
-}
-
-/// Method table: `sampling/createMessage` from backend.
-#[tokio::test]
-async fn what_was_asked_on_a_stream_that_broke_off_is_taken_back() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    opened.message().await.unwrap();
-
-    stream.cut().await;
-    assert_eq!(opened.message().await.unwrap()["error"]["code"], 502);
-    backend.until(|backend| backend.responses().iter().any(|told| is_taken_back(told, &json!(0)))).await;
-
-    assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
 }
