@@ -116,6 +116,7 @@ impl Gateway {
         let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings, limit));
         futures_util::future::join_all(listings).await;
         snapshot.remerge();
+        snapshot.backends.iter().for_each(|backend| backend.listing_merged());
         snapshot
     }
 

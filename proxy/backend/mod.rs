@@ -448,12 +448,15 @@ impl Backend {
         self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f.reason.clone())
     }
 
-    /// Records that a listing was tried, and wakes who waits for one.
+    /// Records how a listing went that was tried.
     pub(crate) fn listing_ended(&self, failure: Option<String>) {
         let mut slot = self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = failure
             .map(|reason| ListingFailure { since: slot.as_ref().map_or_else(Instant::now, |f| f.since), reason });
-        drop(slot);
+    }
+
+    /// Wakes who waits for a listing: after it has been merged, for they look there.
+    pub(crate) fn listing_merged(&self) {
         self.listed_once.store(true, Ordering::Release);
         self.listings.send_modify(|n| *n += 1);
     }

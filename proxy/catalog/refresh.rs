@@ -79,7 +79,7 @@ pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings, limit
 }
 
 /// Takes in how a listing went.
-fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>, settings: &Settings) {
+pub(super) fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>, settings: &Settings) {
     let name = backend.name().as_str();
     let refreshes = &gateway.metrics.catalog_refreshes;
     match listed {
@@ -109,6 +109,7 @@ fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listing, String>,
         }
     }
     gateway.remerge();
+    backend.listing_merged();
 }
 
 /// Logs which kinds were not listed, when that is new.

@@ -43,6 +43,38 @@ fn read(bytes: &Bytes) -> Value {
 }
 
 #[test]
+fn who_waits_for_a_listing_finds_it_merged() {
+    const TIMES: usize = 300;
+    let gateway = gateway(&["a"]);
+    let snapshot = gateway.snapshot();
+    let backend = &snapshot.backends[0];
+    let mut listings = backend.listings.subscribe();
+
+    std::thread::scope(|scope| {
+        let (go_on, next) = std::sync::mpsc::channel();
+        let (gateway, snapshot) = (&gateway, &snapshot);
+        scope.spawn(move || {
+            for n in 0..TIMES {
+                let tool = format!(r#"{{"name":"t{n}","inputSchema":{{"type":"object"}}}}"#);
+                let listing = legacy(&[(Kind::Tools, &[&tool])]);
+                refresh::settle(gateway, backend, Ok(listing), &snapshot.config.catalog);
+                if next.recv().is_err() {
+                    return;
+                }
+            }
+        });
+        for n in 0..TIMES {
+            while !listings.has_changed().unwrap() {
+                std::hint::spin_loop();
+            }
+            listings.mark_unchanged();
+            assert!(snapshot.catalog().route(&format!("a__t{n}")).is_some(), "{n}");
+            go_on.send(()).unwrap();
+        }
+    });
+}
+
+#[test]
 fn each_era_has_its_own_words() {
     let gateway = gateway(&["a"]);
 
