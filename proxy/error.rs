@@ -6,6 +6,7 @@
 mod kind;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -34,6 +35,49 @@ impl Phase {
     }
 }
 
+/// The most bytes that something may have, and the key of the configuration that says so; none does where it is fixed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct MaxBytes {
+    pub(crate) bytes: usize,
+    key: Option<&'static str>,
+}
+
+impl MaxBytes {
+    pub(crate) const fn fixed(bytes: usize) -> Self {
+        Self { bytes, key: None }
+    }
+
+    pub(crate) fn configured(key: &'static str, bytes: u64) -> Self {
+        Self { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), key: Some(key) }
+    }
+}
+
+impl fmt::Display for MaxBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{} bytes, the most that `{key}` allows", self.bytes),
+            None => write!(f, "{} bytes, the most that the gateway takes", self.bytes),
+        }
+    }
+}
+
+/// Of what a backend has as many as it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Full {
+    Processes,
+    /// Sessions that share one process.
+    Sessions,
+}
+
+impl Full {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Processes => "processes as `max_instances` allows",
+            Self::Sessions => "sessions as may share one process",
+        }
+    }
+}
+
 /// Why a request got no answer from a backend, or was never sent to one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -50,8 +94,8 @@ pub(crate) enum Error {
          `{other}`"
     )]
     BackendEra { backend: BackendName, configured: &'static str, other: &'static str, what: Cow<'static, str> },
-    #[error("backend `{backend}` has as many {of} as it may ({max}); try again when some have ended")]
-    BackendFull { backend: BackendName, of: &'static str, max: u32 },
+    #[error("backend `{backend}` has as many {} ({max}); try again when some have ended", of.as_str())]
+    BackendFull { backend: BackendName, of: Full, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
     #[error("backend `{backend}` refused the request (HTTP {status})")]
@@ -64,8 +108,8 @@ pub(crate) enum Error {
     BackendUnread { backend: BackendName },
     #[error("the request body did not arrive within {}s", deadline.as_secs_f64())]
     BodyTimeout { deadline: Duration },
-    #[error("the request body is larger than {cap} bytes")]
-    BodyTooLarge { cap: u64 },
+    #[error("the request body is larger than {max}")]
+    BodyTooLarge { max: MaxBytes },
     #[error("the call was cancelled")]
     Cancelled,
     #[error("the client left before the answer was complete")]
@@ -108,8 +152,8 @@ pub(crate) enum Error {
     SessionUnknown,
     #[error("the gateway holds as many sessions as `sessions.max` allows ({max})")]
     SessionsFull { max: u32 },
-    #[error("backend `{backend}` broke the protocol: {what} is longer than {max} bytes")]
-    TooLong { backend: BackendName, what: &'static str, max: usize },
+    #[error("backend `{backend}` sent too much: {what} is longer than {max}")]
+    TooLong { backend: BackendName, what: &'static str, max: MaxBytes },
     #[error("a session may have {max} calls under way; wait until one has ended")]
     TooManyCalls { max: usize },
     #[error("a session may have {max} event streams open; close one first")]
@@ -210,6 +254,10 @@ impl Error {
     /// The cap that it is the refusal of, if of one.
     pub(crate) fn cap(&self) -> Option<Cap> {
         let caps = [
+            (matches!(self, Self::BackendBusy { .. }), Cap::Inflight),
+            (matches!(self, Self::BackendFull { of: Full::Processes, .. }), Cap::Instances),
+            (matches!(self, Self::BackendFull { of: Full::Sessions, .. }), Cap::Sharing),
+            (matches!(self, Self::BodyTooLarge { .. }), Cap::Body),
             (matches!(self, Self::TooManyCalls { .. }), Cap::Calls),
             (matches!(self, Self::SessionsFull { .. }), Cap::Sessions),
             (matches!(self, Self::TooManyStreams { .. }), Cap::Streams),

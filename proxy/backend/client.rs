@@ -6,6 +6,7 @@ mod capabilities;
 mod modern;
 mod own;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,11 +25,11 @@ pub(crate) use self::own::Own;
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};
 use crate::era::Version;
-use crate::error::{Error, METHOD_NOT_FOUND, Phase};
+use crate::error::{Error, METHOD_NOT_FOUND, MaxBytes, Phase};
 use crate::jsonrpc::{self, ErrorObject, Id, Message, OwnedId};
 
 /// The largest answer to a handshake, and the largest error body that is looked into.
-pub(crate) const MAX_SMALL_ANSWER: usize = 256 * 1024;
+pub(crate) const MAX_SMALL_ANSWER: MaxBytes = MaxBytes::fixed(256 * 1024);
 /// How long the rest of an answered event stream is read, so that its connection can be used again.
 const LINGER: Duration = Duration::from_millis(50);
 /// What TypeScript's boilerplate servers answer, on HTTP 400, to a session they do not know.
@@ -265,7 +266,7 @@ async fn request_unbounded(backend: &Backend, opened: &Opened, ask: Ask<'_>, jud
     let body = jsonrpc::request_body(id.raw(), ask.method, ask.params);
     let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
     match verdict(backend, opened, incoming).await? {
-        Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.cap).await,
+        Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.max).await,
         Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
         Verdict::SessionLost => Ok(Outcome::SessionLost),
     }
@@ -278,7 +279,7 @@ pub(crate) struct Ask<'a> {
     /// JSON.
     pub(crate) params: Option<&'a str>,
     /// The largest answer that is read.
-    pub(crate) cap: usize,
+    pub(crate) max: MaxBytes,
 }
 
 /// Sends a notification or a response. Whatever success it is answered with is taken.
@@ -330,9 +331,9 @@ async fn answer(
     opened: Option<&Opened>,
     incoming: Incoming,
     id: Id<'_>,
-    cap: usize,
+    max: MaxBytes,
 ) -> Result<Outcome, Error> {
-    let message = response(backend, opened, incoming, Some(id), cap).await?;
+    let message = response(backend, opened, incoming, Some(id), max).await?;
     taken(&message, Some(id)).ok_or_else(|| no_response(backend))
 }
 
@@ -347,17 +348,17 @@ async fn response(
     opened: Option<&Opened>,
     mut incoming: Incoming,
     id: Option<Id<'_>>,
-    cap: usize,
+    max: MaxBytes,
 ) -> Result<Bytes, Error> {
-    let broken = |what: &'static str| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
+    let broken = |what: Cow<'static, str>| Error::BackendProtocol { backend: backend.name().clone(), what };
     if incoming.is_json() {
-        let body = incoming.collect(cap, backend.name()).await?;
+        let body = incoming.collect(max, backend.name()).await?;
         return if taken(&body, id).is_some() { Ok(body) } else { Err(no_response(backend)) };
     }
     if !incoming.is_event_stream() {
-        return Err(broken("its answer is neither JSON nor an event stream"));
+        return Err(broken("its answer is neither JSON nor an event stream".into()));
     }
-    let mut events = Events::new(cap);
+    let mut events = Events::new(max.bytes);
     while let Some(chunk) = incoming.body.next().await? {
         let pushed = events.push(&chunk);
         while let Some(event) = events.next() {
@@ -369,9 +370,9 @@ async fn response(
                 reply_to_question(backend, opened, event.data.as_bytes()).await;
             }
         }
-        pushed.map_err(|_| broken("an event of its answer is too long"))?;
+        pushed.map_err(|_| broken(format!("an event of its answer is longer than {max}").into()))?;
     }
-    Err(broken("its event stream ended without the response that was asked for"))
+    Err(broken("its event stream ended without the response that was asked for".into()))
 }
 
 /// The response to request `id`, or any where there is none, if that is what `body` holds.

@@ -33,7 +33,7 @@ pub(crate) use self::queue::{Pieces, Receiver, Sender, queue};
 pub(crate) use self::table::Sharing;
 use self::table::{Answered, SessionId, Trial};
 use super::{Incoming, Outgoing, Transport};
-use crate::error::{Error, METHOD_NOT_FOUND, Phase};
+use crate::error::{Error, Full, METHOD_NOT_FOUND, Phase};
 use crate::jsonrpc::{self, ErrorObject, Message, Request};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -244,7 +244,7 @@ impl Duplex {
     ) -> Result<Result<(Arc<Held>, Box<str>), Incoming>, Error> {
         let mut shared = self.shared.lock().await;
         if self.sessions().len() >= MAX_SHARING as usize {
-            return Err(Error::BackendFull { backend: self.backend.clone(), max: MAX_SHARING, of: "sessions" });
+            return Err(Error::BackendFull { backend: self.backend.clone(), of: Full::Sessions, max: MAX_SHARING });
         }
         if let Some(shared) = shared.as_mut().filter(|shared| !shared.pipe.0.is_over()) {
             shared.used = Instant::now();

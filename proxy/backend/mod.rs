@@ -27,7 +27,7 @@ use toolgate_config::{
 use self::era::Spoken;
 use crate::catalog::listing::Listing;
 use crate::era::{Era, Version};
-use crate::error::{Error, Phase};
+use crate::error::{Error, MaxBytes, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
 use crate::metrics::{BackendMetrics, Cap, Metrics};
 use crate::tls::TlsError;
@@ -115,14 +115,14 @@ impl Incoming {
         self.media_type().eq_ignore_ascii_case("application/json")
     }
 
-    /// The body whole, up to `cap` bytes.
-    pub(crate) async fn collect(&mut self, cap: usize, backend: &BackendName) -> Result<Bytes, Error> {
+    /// The body whole, up to `max`.
+    pub(crate) async fn collect(&mut self, max: MaxBytes, backend: &BackendName) -> Result<Bytes, Error> {
         let mut whole = bytes::BytesMut::new();
         while let Some(chunk) = self.body.next().await? {
-            if whole.len() + chunk.len() > cap {
+            if whole.len() + chunk.len() > max.bytes {
                 return Err(Error::BackendProtocol {
                     backend: backend.clone(),
-                    what: format!("its answer is longer than {cap} bytes").into(),
+                    what: format!("its answer is longer than {max}").into(),
                 });
             }
             whole.extend_from_slice(&chunk);
@@ -203,7 +203,7 @@ impl Backend {
         let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
         let backend = Self {
             uid,
-            transport: transport(config, connector)?,
+            transport: transport(config, connector, metrics)?,
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
             spoken: ArcSwapOption::from(Spoken::configured(config.protocol).map(Arc::new)),
@@ -314,7 +314,7 @@ impl Backend {
         }
     }
 
-    /// Counts a refusal of something of it because of a cap.
+    /// Counts that a cap was reached by something of it.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.shared.cap_reached(cap);
     }
@@ -439,14 +439,18 @@ impl Backend {
 }
 
 /// The one place that knows which transports there are.
-fn transport(config: &Config, connector: &http::Connector) -> Result<Box<dyn Transport>, BuildError> {
+fn transport(
+    config: &Config,
+    connector: &http::Connector,
+    metrics: &Arc<Metrics>,
+) -> Result<Box<dyn Transport>, BuildError> {
     let remote = match &config.reach {
-        Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command))),
+        Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command, metrics))),
         Reach::Remote(remote) => remote,
     };
     let http = |url| http::Http::new(http::Target { backend: &config.name, remote, url }, connector);
     Ok(match (remote.transport, remote.urls.as_slice()) {
-        (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport(&config.name, url, http(url)?)),
+        (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport((&config.name, url), http(url)?, metrics)),
         (HttpTransport::StreamableHttp, [url]) => Box::new(http(url)?),
         (HttpTransport::Sse | HttpTransport::StreamableHttp, urls) => {
             let replicas = urls.iter().map(|url| Ok((url, http(url)?))).collect::<Result<Vec<_>, _>>()?;

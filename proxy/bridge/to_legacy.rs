@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use toolgate_config::Timeout;
 
-use super::answer::{Answer, broken};
+use super::answer::{Answer, broken, max_answer};
 use super::crossing::{self, Crossing, Direction};
 use super::envelope;
 use super::parked::{Binding, Question};
@@ -24,7 +24,7 @@ use crate::backend::{Backend, Incoming};
 use crate::catalog;
 use crate::dispatch::{Client, Exchange, Modern};
 use crate::era::LOG_LEVELS;
-use crate::error::{Error, Kind, Phase, URL_ELICITATION_REQUIRED};
+use crate::error::{Error, Kind, MaxBytes, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
 use crate::metrics::Cap;
@@ -51,7 +51,7 @@ pub(crate) struct Call {
     /// The head of the answer, while it is waited for.
     head: Option<Head>,
     answer: Option<Answer>,
-    cap: usize,
+    max: MaxBytes,
     /// Let go when the call is over, or handed on where it is sent again.
     holds: Holds,
 }
@@ -184,7 +184,7 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
     let own_id = OwnedId::integer(client::next_id());
     let (leg, guard) = session.call_on(&backend, own_id.clone())?;
     let body = body(exchange, &target, &own_id)?;
-    let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
+    let max = max_answer(exchange);
     let opened = leg.open(&session, None).await?;
     let ear = if session.is_shared() {
         early::refused(&session, &leg, &opened).await;
@@ -203,7 +203,7 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         progress_token: None,
         capabilities: modern.capabilities,
         log_level: None,
-        cap,
+        max,
         holds: target.holds(Some(guard)),
         backend,
     };
@@ -341,7 +341,7 @@ impl Call {
                 if let Some(head) = &mut self.head {
                     let (opened, incoming) = head.next().await?;
                     self.head = None;
-                    self.answer = Some(Answer::new(&self.backend, Some(Arc::clone(&opened)), incoming, self.cap)?);
+                    self.answer = Some(Answer::new(&self.backend, Some(Arc::clone(&opened)), incoming, self.max)?);
                     if !Arc::ptr_eq(&opened, &self.sent.opened) {
                         return Ok(Heard::Elsewhere(opened));
                     }

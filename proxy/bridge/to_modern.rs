@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 use toolgate_config::Timeout;
 
-use super::answer::{Answer, broken};
+use super::answer::{Answer, broken, max_answer};
 use super::crossing::{Crossing, Direction, Step};
 use super::envelope::{self, Envelope};
 use super::shape::{self, Shaped};
@@ -24,7 +24,7 @@ use crate::backend::client;
 use crate::backend::{Backend, Outgoing};
 use crate::catalog;
 use crate::dispatch::Exchange;
-use crate::error::{Error, HEADER_MISMATCH, Kind, UNSUPPORTED_VERSION};
+use crate::error::{Error, HEADER_MISMATCH, Kind, MaxBytes, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
 use crate::relay::Holds;
 use crate::reply::Reply;
@@ -51,7 +51,7 @@ struct Call {
     id: OwnedId,
     /// The id of the request under way.
     own_id: OwnedId,
-    cap: usize,
+    max: MaxBytes,
     sending: Option<BoxFuture<'static, Result<Verdict, Error>>>,
     answer: Option<Answer>,
     round: Option<Round>,
@@ -97,7 +97,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     let bridge = &exchange.snapshot.config.bridge;
     let mut call = Call {
         method: exchange.method,
-        cap: usize::try_from(bridge.max_answer).unwrap_or(usize::MAX),
+        max: max_answer(exchange),
         answer_within: bridge.parked_ttl,
         holds: target.holds(Some(guard)),
         own_id: id.clone(),
@@ -189,7 +189,7 @@ impl Call {
             }
             Verdict::Refusal { body, .. } => crate::backend::Incoming::json(http::StatusCode::OK, body),
         };
-        self.answer = Some(Answer::new(&self.backend, None, incoming, self.cap)?);
+        self.answer = Some(Answer::new(&self.backend, None, incoming, self.max)?);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ fn fixture(words: &[&str]) -> Duplex {
     );
     let config = toolgate_config::parse(Path::new("t.yaml"), &yaml, &|_| None).unwrap();
     let Reach::Command(command) = &config.backends[0].reach else { panic!("no command") };
-    transport(&config.backends[0].name, command)
+    transport(&config.backends[0].name, command, &Arc::new(Metrics::new()))
 }
 
 fn post(headers: &[(&'static str, &str)], body: impl Into<Bytes>, first_byte: Duration) -> Outgoing {
