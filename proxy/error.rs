@@ -150,7 +150,9 @@ pub(crate) enum Error {
     SessionMissing,
     #[error("no such session; send `initialize` without `Mcp-Session-Id` to start a new one")]
     SessionUnknown,
-    #[error("the gateway holds as many sessions as `sessions.max` allows ({max})")]
+    #[error(
+        "the gateway holds as many sessions as `sessions.max` allows ({max}), and all are in use; try again shortly"
+    )]
     SessionsFull { max: u32 },
     #[error("backend `{backend}` sent too much: {what} is longer than {max}")]
     TooLong { backend: BackendName, what: &'static str, max: MaxBytes },
@@ -223,13 +225,14 @@ impl Error {
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
-            Self::CutShort | Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
+            Self::CutShort | Self::Draining => Kind::Internal,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
             Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
             | Self::UnknownTool { .. } => Kind::RpcError,
             Self::Limited { .. }
+            | Self::SessionsFull { .. }
             | Self::TooManyCalls { .. }
             | Self::TooManyStreams { .. }
             | Self::TooManySubscriptions { .. } => Kind::Limited,

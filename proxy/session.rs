@@ -148,7 +148,7 @@ impl Sessions {
     /// Starts a session: a token, and nothing held yet.
     ///
     /// # Errors
-    /// When `clientInfo` is not one.
+    /// When `clientInfo` is not one, or what the session needs could not be held now.
     pub(crate) fn start(&self, version: Version, params: &Params<'_>, principal: &str) -> Result<String, Error> {
         let token = Token {
             i: format!("{:032x}", self.random_id()),
@@ -163,7 +163,18 @@ impl Sessions {
         if plain.len() > MAX_PLAIN {
             return Err(Error::InvalidParams { what: "`clientInfo` is too long".into() });
         }
+        if let Some(max) = self.full()
+            && self.live.iter().all(|session| session.is_busy())
+        {
+            return Err(Error::SessionsFull { max });
+        }
         Ok(self.sealer.load().seal(PURPOSE, &plain))
+    }
+
+    /// How many sessions may be held, where so many are.
+    fn full(&self) -> Option<u32> {
+        let max = self.settings.load().max;
+        (self.live.len() >= max as usize).then_some(max)
     }
 
     /// The session that a token names.
@@ -182,8 +193,9 @@ impl Sessions {
             live.touch();
             return Ok(Arc::clone(&live));
         }
-        let max = self.settings.load().max;
-        if self.live.len() >= max as usize && !self.make_room() {
+        if let Some(max) = self.full()
+            && !self.make_room()
+        {
             return Err(Error::SessionsFull { max });
         }
         let capabilities = ClientCapabilities::from_bits(token.a);

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::support::proxy::VERSION;
 use crate::support::stdio::{running, text};
 use crate::support::{FakeBackend, FakeModern, Setup, TestProxy, eventually};
 
@@ -81,13 +82,23 @@ async fn sessions_beyond_the_most_are_refused_while_all_are_busy() {
     let (running, call) = client.pending_call("a__ask", &backend).await;
 
     let refused = other.list_answer().await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
-    assert!(refused.message().contains("sessions.max"), "{refused:?}");
-    assert!(reached(&proxy, "sessions").await >= 1.0);
+    let not_begun = proxy.stranger().initialize(VERSION).await;
+    for refused in [&refused, &not_begun] {
+        assert_eq!((refused.status, refused.header("retry-after"), refused.code()), (503, "1", 503));
+        assert!(refused.message().contains("sessions.max"), "{refused:?}");
+    }
+    assert!(!not_begun.headers.contains_key("mcp-session-id"), "{not_begun:?}");
+    assert_eq!(reached(&proxy, "sessions").await, 2.0);
+    for method in ["tools/list", "initialize"] {
+        let refused = format!("{{era=\"legacy\",method=\"{method}\",outcome=\"limited\"}}");
+        assert_eq!(proxy.metric(&format!("toolgate_requests_total{refused}")).await, Some(1.0));
+    }
     call.finish();
     running.await.unwrap().result();
 
     eventually(async || other.list_answer().await.status == 200).await;
+    // The one that is held is idle, and gives way.
+    assert_eq!(proxy.stranger().initialize(VERSION).await.status, 200);
     // Modern clients have no sessions that could be too many.
     proxy.modern().ask("tools/list", json!({})).await.result();
 }
