@@ -25,6 +25,7 @@ pub(crate) use self::held::{Asker, CallGuard, MAX_STREAMS, MAX_SUBSCRIPTIONS, Se
 pub(crate) use self::leg::Leg;
 use self::pool::Pool;
 pub(crate) use self::pool::{Borrowed, PoolKey};
+use crate::backend::Backend;
 use crate::era::Version;
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -205,17 +206,21 @@ impl Sessions {
 
     /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart
     /// by what the backend is told, or, where the backend may ask the client, one call's alone.
-    pub(crate) fn borrow(gateway: &Arc<Gateway>, key: PoolKey) -> Borrowed {
-        let session = gateway.sessions.pool.take(&key).unwrap_or_else(|| {
-            let session = gateway.sessions.private(key.capabilities);
+    pub(crate) fn borrow(gateway: &Arc<Gateway>, backend: &Backend, key: PoolKey) -> Borrowed {
+        let taken = gateway.sessions.pool.take(&key, backend);
+        let (session, stray) = taken.unwrap_or_else(|| {
+            let session = gateway.sessions.private(key.capabilities, key.replica);
             if let Some(level) = &key.level {
                 session.set_level(level);
             }
             if key.is_shared() {
                 gateway.sessions.give_back(&key, &session);
             }
-            session
+            (session, None)
         });
+        if let Some(stray) = stray {
+            tokio::spawn(async move { stray.close().await });
+        }
         session.touch();
         Borrowed { key, session, gateway: Arc::downgrade(gateway) }
     }
@@ -232,10 +237,11 @@ impl Sessions {
     }
 
     /// A session of the gateway's own, on behalf of nobody who could come back to it.
-    pub(crate) fn private(&self, capabilities: ClientCapabilities) -> Arc<Session> {
+    pub(crate) fn private(&self, capabilities: ClientCapabilities, replica: Option<usize>) -> Arc<Session> {
         let info =
             ClientInfo { name: "toolgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), title: None };
-        Arc::new(Session::new(self.random_id(), Version::LATEST, NEVER, &info.json(), capabilities, self))
+        let session = Session::new(self.random_id(), Version::LATEST, NEVER, &info.json(), capabilities, self);
+        Arc::new(session.at(replica))
     }
 
     fn random_id(&self) -> u128 {

@@ -53,6 +53,8 @@ pub(crate) struct Hello {
     pub(crate) client_info: Arc<str>,
     /// What the backend may ask of it: a JSON object.
     pub(crate) capabilities: Arc<str>,
+    /// Where the session is to be, of a backend with several replicas.
+    pub(crate) replica: Option<usize>,
 }
 
 /// The gateway's own `clientInfo`, as JSON.
@@ -65,7 +67,8 @@ const CAPABILITIES: &str = "{\"elicitation\":{\"form\":{},\"url\":{}},\"roots\":
 impl Hello {
     /// The gateway itself.
     pub(crate) fn gateway() -> Self {
-        Self { version: Version::LATEST, client_info: CLIENT_INFO.into(), capabilities: CAPABILITIES.into() }
+        let (client_info, capabilities) = (CLIENT_INFO.into(), CAPABILITIES.into());
+        Self { version: Version::LATEST, client_info, capabilities, replica: None }
     }
 }
 
@@ -95,7 +98,7 @@ impl Opened {
     }
 
     pub(crate) fn post(&self, body: Bytes, timeout: Timeout, repeatable: bool) -> Outgoing {
-        Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable }
+        Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable, replica: None }
     }
 }
 
@@ -201,8 +204,14 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
     // Not one that the client may use in this session: some count from 0, and an id comes once.
     let id = OwnedId::integer(next_id());
     let body = jsonrpc::request_body(id.raw(), "initialize", Some(&params));
-    let request =
-        Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout: backend.config.timeout, repeatable: true };
+    let request = Outgoing {
+        verb: Method::POST,
+        headers: Vec::new(),
+        body,
+        timeout: backend.config.timeout,
+        repeatable: true,
+        replica: hello.replica,
+    };
     let nobody = Opened {
         session_id: None,
         version: hello.version,
@@ -306,6 +315,7 @@ pub(crate) async fn close(backend: &Backend, opened: &Opened) {
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     };
     if let Ok(mut incoming) = backend.send_unjudged(request).await {
         let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;
@@ -320,6 +330,7 @@ pub(crate) async fn listen(backend: &Backend, opened: &Opened) -> Result<Option<
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     };
     let incoming = backend.send_unjudged(request).await?;
     Ok((incoming.status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))

@@ -52,7 +52,7 @@ impl LegacySse {
         let mut timeout = *limit;
         timeout.idle = SILENCE;
         let (headers, body) = (Vec::new(), Bytes::new());
-        let request = Outgoing { verb: Method::GET, headers, body, timeout, repeatable: true };
+        let request = Outgoing { verb: Method::GET, headers, body, timeout, repeatable: true, replica: None };
         let incoming = self.http.send(request).await?;
         let (backend, status) = (self.backend.clone(), incoming.status.as_u16());
         match incoming.status {
@@ -178,7 +178,7 @@ impl Outlet for Post {
 }
 
 async fn post(http: &Http, backend: &BackendName, body: Bytes, timeout: Timeout) -> Result<StatusCode, Error> {
-    let request = Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout, repeatable: false };
+    let request = Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout, repeatable: false, replica: None };
     let mut incoming = http.send(request).await?;
     // Read so that the connection can be used again.
     let _ = tokio::time::timeout(FAREWELL.1, incoming.collect(FAREWELL.0, backend)).await;

@@ -57,6 +57,16 @@ pub(crate) trait Transport: Send + Sync {
         false
     }
 
+    /// Which replica is to get what comes next and belongs to no session yet, where there are several.
+    fn next_replica(&self) -> Option<usize> {
+        None
+    }
+
+    /// The replica of a session, by the session's id here.
+    fn replica_of(&self, _session_id: &HeaderValue) -> Option<usize> {
+        None
+    }
+
     /// The replicas that it chooses from, where there are several.
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()
@@ -82,6 +92,8 @@ pub(crate) struct Outgoing {
     pub(crate) timeout: Timeout,
     /// Whether running it twice is harmless.
     pub(crate) repeatable: bool,
+    /// Where it is sent to if it can be, of what belongs to no session yet.
+    pub(crate) replica: Option<usize>,
 }
 
 /// The answer of a backend.
@@ -317,6 +329,16 @@ impl Backend {
     /// Counts that a cap was reached by something of it.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.shared.cap_reached(cap);
+    }
+
+    /// Which of its replicas is to get what comes next and belongs to no session yet, where there are several.
+    pub(crate) fn next_replica(&self) -> Option<usize> {
+        self.transport.next_replica()
+    }
+
+    /// Which of its replicas a session is with, where there are several.
+    pub(crate) fn replica_of(&self, opened: &client::Opened) -> Option<usize> {
+        self.transport.replica_of(opened.session_id.as_ref()?)
     }
 
     /// Its replicas, where there are several.

@@ -156,8 +156,14 @@ impl Answer {
 pub(crate) async fn poll(backend: &Backend, opened: &Opened, last: HeaderValue) -> Result<Incoming, Error> {
     let mut headers = opened.headers();
     headers.push((HeaderName::from_static("last-event-id"), last));
-    let request =
-        Outgoing { verb: Method::GET, headers, body: Bytes::new(), timeout: backend.config.timeout, repeatable: true };
+    let request = Outgoing {
+        verb: Method::GET,
+        headers,
+        body: Bytes::new(),
+        timeout: backend.config.timeout,
+        repeatable: true,
+        replica: None,
+    };
     backend.send_unjudged(request).await
 }
 

@@ -1,8 +1,8 @@
 //! A modern client's request on a legacy backend.
 //!
 //! The backend wants a session; modern clients have none, so they share one with all that could not be told apart by what it is
-//! told: principal, capabilities, log level. Request ids and progress tokens would clash there, so the gateway has its own.
-//! What the backend asks parks the call.
+//! told: principal, capabilities, log level. There is one with each replica, and the least busy replica gets the request.
+//! Request ids and progress tokens would clash there, so the gateway has its own. What the backend asks parks the call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,8 +179,9 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         capabilities: modern.capabilities,
         level: modern.log_level.clone(),
         backend: backend.uid,
+        replica: backend.next_replica(),
     };
-    let session = Sessions::borrow(exchange.gateway, key);
+    let session = Sessions::borrow(exchange.gateway, &backend, key);
     let own_id = OwnedId::integer(client::next_id());
     let (leg, guard) = session.call_on(&backend, own_id.clone())?;
     let body = body(exchange, &target, &own_id)?;

@@ -151,6 +151,7 @@ impl Call {
             body,
             timeout: self.timeout,
             repeatable: false,
+            replica: None,
         };
         let backend = Arc::clone(&self.backend);
         self.sending = Some(Box::pin(async move {

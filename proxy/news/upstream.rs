@@ -311,6 +311,7 @@ fn get(backend: &Backend, opened: &Opened) -> Outgoing {
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     }
 }
 

@@ -197,6 +197,7 @@ fn post(backend: &Backend, id: &OwnedId, method: &str, params: Option<&str>) -> 
         body: envelope::dress(&body, &GATEWAY),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     }
 }
 

@@ -106,6 +106,7 @@ impl World {
             body: body.to_owned().into(),
             timeout: Timeout::default(),
             repeatable: false,
+            replica: None,
         }
     }
 

@@ -33,7 +33,7 @@ fn post(headers: &[(&'static str, &str)], body: impl Into<Bytes>, first_byte: Du
     timeout.first_byte = first_byte;
     let header = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().unwrap());
     let headers = headers.iter().map(header).collect();
-    Outgoing { verb: Method::POST, headers, body: body.into(), timeout, repeatable: false }
+    Outgoing { verb: Method::POST, headers, body: body.into(), timeout, repeatable: false, replica: None }
 }
 
 async fn initialize(duplex: &Duplex) -> Result<Incoming, Error> {
