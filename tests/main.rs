@@ -22,6 +22,7 @@ mod health;
 mod http;
 mod legacy_sse;
 mod limits;
+mod log_levels;
 mod messages;
 mod methods;
 mod misbehaviour;

@@ -9,6 +9,7 @@
 
 mod answer;
 pub(crate) mod fuzzing;
+mod levels;
 mod pipe;
 mod queue;
 mod rewrite;
@@ -16,6 +17,7 @@ mod subscribers;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -167,7 +169,11 @@ impl Duplex {
         asked: &Request<'_>,
     ) -> Result<Incoming, Error> {
         let turn = self.in_time(request, async { Ok(pipe.turn(asked).await) }).await?;
-        if pipe.unsubscribe(session, asked) {
+        // What a session asks for that was ended meanwhile, nobody would give up.
+        if turn.is_some() && !session.is_empty() && !self.sessions().contains_key(session) {
+            return Ok(bare(StatusCode::NOT_FOUND));
+        }
+        if pipe.absorbs(session, asked) {
             return Ok(json(StatusCode::OK, jsonrpc::result_body(asked.id.raw(), "{}").into()));
         }
         let Some((mut underway, message)) = pipe.ask(session, &request.body, asked) else {

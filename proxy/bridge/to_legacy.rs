@@ -23,7 +23,7 @@ use crate::backend::client::{self, Judged, Opened, Verdict};
 use crate::backend::{Backend, Incoming};
 use crate::catalog;
 use crate::dispatch::{Client, Exchange, Modern};
-use crate::era::LOG_LEVELS;
+use crate::era::Severity;
 use crate::error::{Error, Kind, MaxBytes, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
@@ -46,8 +46,8 @@ pub(crate) struct Call {
     /// The client's, as JSON.
     progress_token: Option<Box<str>>,
     capabilities: ClientCapabilities,
-    /// The least severe level that the client wants to hear of, as an index of [`LOG_LEVELS`].
-    log_level: Option<usize>,
+    /// The least severe level that the client wants to hear of.
+    log_level: Option<Severity>,
     /// The head of the answer, while it is waited for.
     head: Option<Head>,
     answer: Option<Answer>,
@@ -291,7 +291,7 @@ impl Call {
         let level = modern.log_level.as_deref().map(|level| level.trim_matches('"'));
         self.uri = exchange.params.uri().map(|uri| uri.as_ref().into());
         self.progress_token = meta.and_then(|meta| meta.progress_token).map(|token| token.get().into());
-        self.log_level = level.and_then(|level| LOG_LEVELS.iter().position(|known| *known == level));
+        self.log_level = level.and_then(Severity::read);
     }
 
     /// What the client is to do before the call is sent again, where its backend has refused it for that.
@@ -383,7 +383,7 @@ impl Call {
             // Without a level in the request none may be sent (2026-07-28, Logging).
             "notifications/message" => {
                 let level = notification.params.level()?;
-                let level = LOG_LEVELS.iter().position(|known| *known == level)?;
+                let level = Severity::read(&level)?;
                 self.log_level.filter(|least| level >= *least).map(|_| data.clone())
             }
             method => {

@@ -1,5 +1,7 @@
 //! The transport with its other end in the test's hand.
 
+mod levels;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
