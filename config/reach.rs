@@ -111,7 +111,7 @@ pub struct Header {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Command {
-    /// What is run: a name that is looked up in `PATH`, or a path. Not empty.
+    /// What is run: a name that is looked up in `PATH`, or the path of an executable file. Not empty.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
@@ -121,7 +121,7 @@ pub struct Command {
     pub cwd: Option<PathBuf>,
     /// How many of it there are. Default `session`.
     pub instances: Instances,
-    /// Processes at once; further ones are refused while all are in use. Default 64.
+    /// Processes at once; further ones are refused while all are in use. Default 64, which is always enough for a shared one.
     pub max_instances: u32,
     /// The longest message that it may write; a longer one ends it. Default 4 MiB.
     pub max_line: u64,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::backend::{Backend, Protocol, Timeout, ToolTimeout};
+use crate::backend::{Backend, Protocol, ToolTimeout};
 use crate::grammar::{show_duration, show_rate, show_size};
 use crate::limit::{Key, Limit, Refusal};
 use crate::listener::{Listener, Tls};
@@ -68,7 +68,7 @@ fn tls(tls: &Tls) -> Value {
 fn backend(backend: &Backend) -> Value {
     let mut shown = object([
         ("name", Some(json!(backend.name.as_str()))),
-        ("timeout", Some(timeout(&backend.timeout, &backend.tool_timeouts))),
+        ("timeout", Some(timeout(backend))),
         ("prefix", Some(json!(backend.prefix))),
         ("protocol", Some(json!(protocol(backend.protocol)))),
         ("max_inflight", Some(json!(backend.max_inflight))),
@@ -115,7 +115,7 @@ fn command(command: &Command) -> Value {
         ("env", Some(Value::Object(env.collect()))),
         ("cwd", command.cwd.as_deref().map(|cwd| json!(cwd.to_string_lossy()))),
         ("instances", Some(json!(instances))),
-        ("max_instances", Some(json!(command.max_instances))),
+        ("max_instances", (command.instances == Instances::Session).then(|| json!(command.max_instances))),
         ("max_line", Some(json!(show_size(command.max_line)))),
     ])
 }
@@ -138,7 +138,9 @@ fn backend_tls(tls: &BackendTls) -> Value {
     ])
 }
 
-fn timeout(timeout: &Timeout, tools: &[ToolTimeout]) -> Value {
+fn timeout(backend: &Backend) -> Value {
+    let timeout = &backend.timeout;
+    let connects = matches!(backend.reach, Reach::Remote(_));
     let tool = |tool: &ToolTimeout| {
         json!({
             "match": patterns(&tool.tools),
@@ -146,12 +148,12 @@ fn timeout(timeout: &Timeout, tools: &[ToolTimeout]) -> Value {
             "idle": show_duration(tool.timeout.idle),
         })
     };
-    json!({
-        "connect": show_duration(timeout.connect),
-        "first_byte": show_duration(timeout.first_byte),
-        "idle": show_duration(timeout.idle),
-        "tools": tools.iter().map(tool).collect::<Value>(),
-    })
+    object([
+        ("connect", connects.then(|| json!(show_duration(timeout.connect)))),
+        ("first_byte", Some(json!(show_duration(timeout.first_byte)))),
+        ("idle", Some(json!(show_duration(timeout.idle)))),
+        ("tools", Some(backend.tool_timeouts.iter().map(tool).collect())),
+    ])
 }
 
 fn tools(tools: &Tools) -> Value {

@@ -132,6 +132,10 @@ fn backends(gateway: &Gateway) -> Value {
                 "kind": failure.as_str(),
                 "secondsAgo": when.elapsed().as_secs(),
             })),
+            "lastError": backend.last_error().map(|error| json!({
+                "what": error.what,
+                "secondsAgo": error.when.elapsed().as_secs(),
+            })),
             "inflight": backend.metrics.inflight.get(),
             "sessions": backend.metrics.sessions.get(),
             "eras": backend.spoken().map(|spoken| spoken.eras()),

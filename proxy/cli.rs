@@ -25,7 +25,7 @@ pub const USAGE: u8 = 64;
 /// The configuration is wrong (`EX_CONFIG`).
 pub const CONFIG: u8 = 78;
 
-/// How long `tools` waits for backends.
+/// How long `tools` waits for each backend.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
@@ -151,7 +151,8 @@ pub fn schema() -> u8 {
     }
 }
 
-/// `tools`: asks every backend once and prints the tools of all, as they wrote them.
+/// `tools`: asks every backend once and prints the tools of all, as they wrote them. Each backend that could not be listed is
+/// named with the reason, and makes it [`FAILURE`].
 pub fn tools(path: &Path) -> u8 {
     let config = match load(path) {
         Ok(config) => config,

@@ -138,7 +138,7 @@ pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> 
         Some(version) if verb != Method::POST && is_modern(&version) => {
             Err(Error::MethodNotAllowed { verb: verb.to_string(), allow: "POST" })
         }
-        Some(version) if verb != Method::POST => known_or_refused(&version).map(drop),
+        Some(version) if verb != Method::POST => known_or_refused(&version, headers, None).map(drop),
         _ => Ok(()),
     }
 }
@@ -171,7 +171,7 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
                     reason: "a response cannot be posted in this protocol version".into(),
                     id: response.id.map(Id::owned),
                 }),
-                Some(version) => known_or_refused(&version),
+                Some(version) => known_or_refused(&version, headers, response.id),
                 None => Ok(Era::Legacy),
             };
         }
@@ -182,14 +182,14 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
             Some(version) if id.is_none() && version == MODERN_VERSION => Ok(Era::Modern),
             // `initialize` negotiates: whatever version the header names, the answer names ours.
             Some(version) if method == "initialize" && !is_modern(&version) => Ok(Era::Legacy),
-            Some(version) if Version::read(&version).is_none() && is_modern(&version) => Err(Error::Malformed {
+            Some(version) if headers.session_id.is_none() && is_modern(&version) => Err(Error::Malformed {
                 code: INVALID_PARAMS,
                 reason: "`params._meta` lacks `io.modelcontextprotocol/protocolVersion`, which the header \
                          `MCP-Protocol-Version` announces"
                     .into(),
                 id: id.map(Id::owned),
             }),
-            Some(version) => known_or_refused(&version),
+            Some(version) => known_or_refused(&version, headers, id),
             None => Ok(Era::Legacy),
         };
     };
@@ -208,11 +208,17 @@ pub(crate) fn of_message(message: &Message<'_>, headers: &McpHeaders) -> Result<
     Ok(Era::Modern)
 }
 
-fn known_or_refused(version: &str) -> Result<Era, Error> {
-    match Version::read(version) {
-        Some(_) => Ok(Era::Legacy),
-        None => Err(Error::UnsupportedVersion { requested: version.to_owned(), supported: LEGACY }),
+/// A legacy version, or the refusal of another: in words that both eras know where there is a session, which no modern client
+/// has.
+fn known_or_refused(version: &str, headers: &McpHeaders, id: Option<Id<'_>>) -> Result<Era, Error> {
+    if Version::read(version).is_some() {
+        return Ok(Era::Legacy);
     }
+    if headers.session_id.is_none() {
+        return Err(Error::UnsupportedVersion { requested: version.to_owned(), supported: LEGACY });
+    }
+    let reason = format!("header `MCP-Protocol-Version` must be the session's version, one of {}", LEGACY.join(", "));
+    Err(Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: id.map(Id::owned) })
 }
 
 /// A modern message says its version twice, and it has to be one that is served.
@@ -360,6 +366,18 @@ mod tests {
         let error = classify(body, &[("mcp-protocol-version", "1999-01-01")]).unwrap_err();
         assert_eq!(error.object().code, -32022);
         assert_eq!(error.status(), 400);
+    }
+
+    #[test]
+    fn a_client_with_a_session_hears_no_code_of_the_modern_era() {
+        for version in ["1999-01-01", "2026-07-28", "2027-01-01"] {
+            let headers = [("mcp-protocol-version", version), ("mcp-session-id", "s")];
+            for body in [r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#, r#"{"jsonrpc":"2.0","id":1,"result":{}}"#]
+            {
+                let Error::Malformed { code, id, .. } = classify(body, &headers).unwrap_err() else { panic!("{body}") };
+                assert_eq!((code, id.unwrap().raw()), (INVALID_REQUEST, "1"), "{version} {body}");
+            }
+        }
     }
 
     #[test]

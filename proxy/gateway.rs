@@ -26,7 +26,8 @@ use crate::snapshot::Snapshot;
 const SWEEP: Duration = Duration::from_secs(15);
 /// Backend sessions closed at once.
 const CLOSES_AT_ONCE: usize = 32;
-/// How long one sweep, or a stop, waits for backends to end sessions.
+/// How long one sweep, or a stop, waits for backends to end sessions, and for processes to end. Longer than one of either may
+/// take: there may be more sessions than are closed at once.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How far a stop has come.
@@ -106,12 +107,12 @@ impl Gateway {
         }
     }
 
-    /// Lists every backend once, outside of any loop, and merges.
-    pub(crate) async fn list_once(&self, deadline: Duration) -> Arc<Snapshot> {
+    /// Lists every backend once, outside of any loop, and merges. One that takes longer than `limit` has failed.
+    pub(crate) async fn list_once(&self, limit: Duration) -> Arc<Snapshot> {
         let snapshot = self.snapshot();
         let settings = snapshot.config.catalog;
-        let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings));
-        let _ = timeout(deadline, futures_util::future::join_all(listings)).await;
+        let listings = snapshot.backends.iter().map(|backend| refresh::list_once(backend, &settings, limit));
+        futures_util::future::join_all(listings).await;
         snapshot.remerge();
         snapshot
     }
@@ -184,8 +185,10 @@ impl Gateway {
         metrics.catalog_bytes.set(to_gauge(catalog.list(Kind::Tools, Era::Legacy).len()));
         metrics.catalog_revision.set(i64::try_from(self.revision.borrow().tools).unwrap_or(i64::MAX));
         let (mut incomplete, mut collisions) = (0, 0);
-        for part in &catalog.parts {
+        for (part, backend) in catalog.parts.iter().zip(&snapshot.backends) {
             let name = part.backend.as_str();
+            // One that a reload has removed meanwhile is measured no more.
+            let Some(_series) = backend.metrics.series() else { continue };
             incomplete += i64::from(part.freshness != Freshness::Fresh);
             let tools = part.left_out.iter().filter(|omission| omission.kind == Kind::Tools);
             let refused = tools.filter(|omission| !matches!(omission.why, LeftOut::Collision { .. })).count();
@@ -205,6 +208,7 @@ impl Gateway {
         metrics.subscriptions.set(to_gauge(counts.subscriptions.load(Ordering::Relaxed)));
         for backend in &snapshot.backends {
             let (name, state) = (backend.name().as_str(), backend.health.state());
+            let Some(_series) = backend.metrics.series() else { continue };
             for known in State::ALL {
                 let is_it = i64::from(known == state);
                 metrics.backend_state.with_label_values(&[name, known.as_str()]).set(is_it);
@@ -220,7 +224,7 @@ impl Gateway {
         }
     }
 
-    /// Ends the series of a backend whose name is gone.
+    /// Ends the series that tell the state of a backend whose name is gone. Those that count end with its last call.
     fn forget(&self, backend: &Backend, next: &Snapshot) {
         if next.backends.iter().any(|b| b.name() == backend.name()) {
             return;
@@ -239,20 +243,20 @@ impl Gateway {
         for (era, version) in backend.spoken().iter().flat_map(|spoken| spoken.versions()) {
             let _ = metrics.backend_info.remove_label_values(&[name, era, version]);
         }
-        metrics.retain_tools(|of, _| of != name);
     }
 
-    /// Ends every backend session, clients' and the gateway's own, for a stop.
+    /// Ends every backend session, clients' and the gateway's own, and every process, for a stop. All at the same time: none of
+    /// them has to wait for a backend that hangs.
     pub(crate) async fn close_sessions(&self) {
         self.parked.clear();
-        self.snapshot().backends.iter().for_each(|backend| backend.retire());
-        let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
-        let ending = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
-        let (_, ()) = tokio::join!(ending, close(self.sessions.drain()));
-        // Processes end with their sessions, and soon; here they are waited for.
         let snapshot = self.snapshot();
-        let closing = futures_util::future::join_all(snapshot.backends.iter().map(|backend| backend.close()));
-        let _ = timeout(CLOSE_DEADLINE, closing).await;
+        snapshot.backends.iter().for_each(|backend| backend.retire());
+        let listers = std::mem::take(&mut *self.listers.lock().unwrap_or_else(PoisonError::into_inner));
+        let listers = timeout(CLOSE_DEADLINE, futures_util::future::join_all(listers));
+        // Processes end with their sessions, and soon; here they are waited for.
+        let processes = futures_util::future::join_all(snapshot.backends.iter().map(|backend| backend.close()));
+        let processes = timeout(CLOSE_DEADLINE, processes);
+        let _ = tokio::join!(listers, close(self.sessions.drain()), processes);
     }
 }
 
@@ -279,7 +283,33 @@ async fn sweep(gateway: Arc<Gateway>) {
         let sweeping = Arc::clone(&snapshot);
         // Millions of keys take a while to walk.
         let _ = tokio::task::spawn_blocking(move || sweeping.limits.sweep()).await;
-        gateway.metrics.retain_tools(|_, tool| snapshot.catalog().route(tool).is_some());
+        let catalog = snapshot.catalog();
+        gateway
+            .metrics
+            .retain_tools(|of, tool| catalog.route(tool).is_some_and(|route| route.backend.name().as_str() == of));
         gateway.measure();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backend_that_never_answers_is_missing_for_a_reason() {
+        // It is connected to by the kernel, and nobody reads.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap();
+        let yaml =
+            format!("listeners: [{{ address: '127.0.0.1:0' }}]\nbackends: [{{ name: a, url: 'http://{address}' }}]");
+        let config = toolgate_config::parse(Path::new("t.yaml"), &yaml, &|_| None).unwrap();
+        let gateway = Gateway::build(Arc::new(config)).unwrap();
+
+        let snapshot = gateway.list_once(Duration::from_millis(50)).await;
+
+        assert_eq!(snapshot.backends[0].listing_problem().as_deref(), Some("it was not listed within 0.05s"));
+        assert_eq!(snapshot.catalog().parts[0].freshness, Freshness::Missing);
     }
 }

@@ -29,7 +29,7 @@ enum Command {
         /// The configuration
         file: PathBuf,
     },
-    /// Print the merged tools of all backends as a client would see them
+    /// Print the merged tools of all backends as a client would see them; exits with 1 when a backend could not be listed
     Tools {
         /// The configuration
         #[arg(long, short)]

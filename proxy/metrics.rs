@@ -4,18 +4,25 @@
 //! typed: that is [`OTHER`]. The registry is ours and passed in; nothing here is global.
 
 mod cap;
+mod series;
+mod tool;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
 
 pub(crate) use self::cap::Cap;
+pub(crate) use self::series::Series;
+use self::series::{BACKEND, Forget, Hold, forget};
+use self::tool::ToolKey;
+pub(crate) use self::tool::{Counted, ToolMetrics};
 use crate::error::Kind;
 
 /// The label value for whatever has none of its own.
@@ -79,10 +86,11 @@ pub(crate) struct Metrics {
     pub(crate) certificate_not_after: GaugeVec,
     tools: Mutex<HashMap<ToolKey, Arc<ToolMetrics>>>,
     other_tool: Arc<ToolMetrics>,
+    /// How the series of a backend are ended, family by family.
+    of_backends: Vec<Forget>,
+    /// By the names of backends.
+    held: Mutex<HashMap<Box<str>, Weak<Series>>>,
 }
-
-/// Backend and public tool name.
-type ToolKey = (Box<str>, Box<str>);
 
 /// Registers a family; a name is used once, so this cannot fail.
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: prometheus::Result<C>) -> C {
@@ -93,28 +101,43 @@ fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: prome
     family
 }
 
-/// The kinds of family used below, each registered as it is made.
-struct Maker(Registry);
+/// The kinds of family used below, each registered as it is made; those that tell backends apart are noted.
+struct Maker {
+    registry: Registry,
+    of_backends: RefCell<Vec<Forget>>,
+}
 
 impl Maker {
+    fn noted<B>(&self, family: MetricVec<B>, labels: &[&str]) -> MetricVec<B>
+    where
+        B: MetricVecBuilder + 'static,
+        MetricVec<B>: Collector,
+    {
+        if labels.contains(&BACKEND) {
+            self.of_backends.borrow_mut().push(forget(&family));
+        }
+        family
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        registered(&self.0, IntCounterVec::new(Opts::new(name, help), labels))
+        self.noted(registered(&self.registry, IntCounterVec::new(Opts::new(name, help), labels)), labels)
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        registered(&self.0, IntGaugeVec::new(Opts::new(name, help), labels))
+        self.noted(registered(&self.registry, IntGaugeVec::new(Opts::new(name, help), labels)), labels)
     }
 
     fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        registered(&self.0, GaugeVec::new(Opts::new(name, help), labels))
+        self.noted(registered(&self.registry, GaugeVec::new(Opts::new(name, help), labels)), labels)
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        registered(&self.0, IntGauge::new(name, help))
+        registered(&self.registry, IntGauge::new(name, help))
     }
 
     fn seconds(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        registered(&self.0, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.noted(registered(&self.registry, HistogramVec::new(options, labels)), labels)
     }
 }
 
@@ -122,10 +145,10 @@ impl Metrics {
     /// Every family at zero.
     #[expect(clippy::too_many_lines, reason = "a catalogue: one line a family")]
     pub(crate) fn new() -> Self {
-        let make = Maker(Registry::new());
+        let make = Maker { registry: Registry::new(), of_backends: RefCell::default() };
         let process = prometheus::process_collector::ProcessCollector::for_self();
         // `/proc` may be out of reach; everything else is counted all the same.
-        let _ = make.0.register(Box::new(process));
+        let _ = make.registry.register(Box::new(process));
         let tool_calls = make.counters(
             "toolgate_tool_calls_total",
             "Tool calls by how they ended; transport, JSON-RPC and tool failures apart",
@@ -180,7 +203,7 @@ impl Metrics {
                 CALL_BUCKETS,
             ),
             overhead_seconds: registered(
-                &make.0,
+                &make.registry,
                 Histogram::with_opts(
                     HistogramOpts::new(
                         "toolgate_overhead_seconds",
@@ -270,7 +293,7 @@ impl Metrics {
                 "Whether the configuration on disk is the one running",
             ),
             reload_ok_time: registered(
-                &make.0,
+                &make.registry,
                 Gauge::new(
                     "toolgate_config_last_reload_success_timestamp_seconds",
                     "When the configuration that runs was loaded",
@@ -283,7 +306,9 @@ impl Metrics {
             ),
             tools: Mutex::default(),
             other_tool,
-            registry: make.0,
+            of_backends: make.of_backends.into_inner(),
+            held: Mutex::default(),
+            registry: make.registry,
         }
     }
 
@@ -296,11 +321,13 @@ impl Metrics {
     }
 
     /// The handles of a backend; what is counted of it elsewhere begins at 0.
-    pub(crate) fn backend(&self, name: &str) -> BackendMetrics {
+    pub(crate) fn backend(self: &Arc<Self>, name: &str) -> BackendMetrics {
+        let series = self.series(name);
         PROBES.iter().for_each(|result| drop(self.probes.with_label_values(&[name, result])));
         REFRESHES.iter().for_each(|result| drop(self.catalog_refreshes.with_label_values(&[name, result])));
         drop(self.backend_era_changes.with_label_values(&[name]));
         BackendMetrics {
+            hold: Hold::new(series),
             first_byte: self.first_byte_seconds.with_label_values(&[name]),
             inflight: self.inflight.with_label_values(&[name]),
             sessions: self.backend_sessions.with_label_values(&[name]),
@@ -318,41 +345,6 @@ impl Metrics {
             modern: Default::default(),
             seconds: self.request_seconds.with_label_values(&[name]),
         }
-    }
-
-    /// The handles of a tool by its public name, the same ones whenever asked.
-    pub(crate) fn tool(&self, backend: &str, tool: &str) -> Arc<ToolMetrics> {
-        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = tools.get(&(backend.into(), tool.into()) as &ToolKey) {
-            return Arc::clone(known);
-        }
-        if tools.len() >= MAX_TOOL_SERIES {
-            return Arc::clone(&self.other_tool);
-        }
-        let new = Arc::new(ToolMetrics::new(&self.tool_calls, &self.tool_call_seconds, backend, tool));
-        tools.insert((backend.into(), tool.into()), Arc::clone(&new));
-        new
-    }
-
-    /// The handles of whatever tool nobody has.
-    pub(crate) fn other_tool(&self) -> &Arc<ToolMetrics> {
-        &self.other_tool
-    }
-
-    /// Ends the series of tools that `keep` does not want any more.
-    pub(crate) fn retain_tools(&self, keep: impl Fn(&str, &str) -> bool) {
-        let mut tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
-        tools.retain(|(backend, tool), _| {
-            let kept = keep(backend, tool);
-            if !kept {
-                for kind in Kind::ALL {
-                    // A series that was never touched is not there to be removed.
-                    let _ = self.tool_calls.remove_label_values(&[backend, tool, kind.as_str()]);
-                }
-                let _ = self.tool_call_seconds.remove_label_values(&[backend, tool]);
-            }
-            kept
-        });
     }
 
     /// Counts that a cap was reached.
@@ -385,6 +377,7 @@ pub(crate) struct ParkedMetrics {
 
 /// What is counted for one backend on the request path.
 pub(crate) struct BackendMetrics {
+    hold: Hold,
     pub(crate) first_byte: Histogram,
     pub(crate) inflight: IntGauge,
     pub(crate) sessions: IntGauge,
@@ -392,36 +385,16 @@ pub(crate) struct BackendMetrics {
     pub(crate) reopened_failed: IntCounter,
 }
 
-/// What is counted for one tool. A series comes to be when it is first touched.
-pub(crate) struct ToolMetrics {
-    calls: IntCounterVec,
-    backend: Box<str>,
-    tool: Box<str>,
-    outcomes: [OnceLock<IntCounter>; Kind::ALL.len()],
-    seconds: HistogramVec,
-    duration: OnceLock<Histogram>,
-}
-
-impl ToolMetrics {
-    fn new(calls: &IntCounterVec, seconds: &HistogramVec, backend: &str, tool: &str) -> Self {
-        Self {
-            calls: calls.clone(),
-            backend: backend.into(),
-            tool: tool.into(),
-            outcomes: Default::default(),
-            seconds: seconds.clone(),
-            duration: OnceLock::new(),
-        }
+impl BackendMetrics {
+    /// The backend's series, to be held by whoever counts under its name; nothing once it is retired: then nothing is to be
+    /// counted under the name any more.
+    pub(crate) fn series(&self) -> Option<Arc<Series>> {
+        self.hold.series()
     }
 
-    /// Counts a call that ended.
-    pub(crate) fn ended(&self, kind: Kind, took: Duration) {
-        self.outcomes[kind as usize]
-            .get_or_init(|| self.calls.with_label_values(&[&*self.backend, &*self.tool, kind.as_str()]))
-            .inc();
-        self.duration
-            .get_or_init(|| self.seconds.with_label_values(&[&*self.backend, &*self.tool]))
-            .observe(took.as_secs_f64());
+    /// Lets the series end when nobody else holds them.
+    pub(crate) fn retire(&self) {
+        self.hold.release();
     }
 }
 
@@ -464,8 +437,9 @@ mod tests {
 
     #[test]
     fn registers_every_family_and_counts_under_its_labels() {
-        let metrics = Metrics::new();
-        metrics.tool("files", "files__read").ended(Kind::ToolError, Duration::from_millis(3));
+        let metrics = Arc::new(Metrics::new());
+        let counted = Counted::under(&metrics.tool("files", "files__read"), metrics.series("files"));
+        counted.ended(Kind::ToolError, Duration::from_millis(3));
 
         let text = String::from_utf8(metrics.text()).unwrap();
 
@@ -477,8 +451,8 @@ mod tests {
 
     #[test]
     fn what_was_never_counted_is_0() {
-        let metrics = Metrics::new();
-        metrics.backend("files");
+        let metrics = Arc::new(Metrics::new());
+        let _files = metrics.backend("files");
         metrics.limit("slowly");
 
         let text = String::from_utf8(metrics.text()).unwrap();
@@ -495,27 +469,5 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{series} 0\n")), "{series}");
         }
-    }
-
-    #[test]
-    fn tools_beyond_the_cap_share_one_series() {
-        let metrics = Metrics::new();
-        for i in 0..MAX_TOOL_SERIES + 5 {
-            metrics.tool("b", &format!("t{i}")).ended(Kind::Ok, Duration::ZERO);
-        }
-
-        let text = String::from_utf8(metrics.text()).unwrap();
-
-        assert!(text.contains("toolgate_tool_calls_total{backend=\"_OTHER\",outcome=\"ok\",tool=\"_OTHER\"} 5"));
-    }
-
-    #[test]
-    fn a_tool_that_went_leaves_no_series() {
-        let metrics = Metrics::new();
-        metrics.tool("b", "gone").ended(Kind::Ok, Duration::ZERO);
-
-        metrics.retain_tools(|_, tool| tool != "gone");
-
-        assert!(!String::from_utf8(metrics.text()).unwrap().contains("tool=\"gone\""));
     }
 }

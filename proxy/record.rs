@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Kind, Side};
-use crate::metrics::{EraLabel, MethodMetrics, ToolMetrics};
+use crate::metrics::{Counted, EraLabel, MethodMetrics};
 
 /// What is known of a message so far. Dropped before [`Record::end`] was called, it counts as left by its client.
 pub(crate) struct Record {
@@ -26,7 +26,7 @@ pub(crate) struct Record {
 struct Called {
     backend: Box<str>,
     tool: Box<str>,
-    metrics: Arc<ToolMetrics>,
+    counted: Counted,
 }
 
 impl Record {
@@ -47,8 +47,8 @@ impl Record {
     }
 
     /// Notes the tool that is called.
-    pub(crate) fn calls(&mut self, backend: &str, tool: &str, metrics: &Arc<ToolMetrics>) {
-        self.tool = Some(Called { backend: backend.into(), tool: tool.into(), metrics: Arc::clone(metrics) });
+    pub(crate) fn calls(&mut self, backend: &str, tool: &str, counted: Counted) {
+        self.tool = Some(Called { backend: backend.into(), tool: tool.into(), counted });
     }
 
     /// Notes the error that the message is answered with.
@@ -82,7 +82,7 @@ impl Drop for Record {
         self.method.ended(self.era, kind, took);
         let (backend, tool) = match &self.tool {
             Some(called) => {
-                called.metrics.ended(kind, took);
+                called.counted.ended(kind, took);
                 (&*called.backend, &*called.tool)
             }
             None => ("", ""),

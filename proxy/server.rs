@@ -3,10 +3,12 @@
 
 pub(crate) mod accept;
 mod body;
+mod downstream;
+mod http1;
 mod rules;
 mod write;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +18,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
 use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use tokio::time::{sleep, timeout};
 use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 
+use self::accept::Socket;
 use self::body::Announced;
+use self::downstream::Downstream;
+use self::http1::{Http1, Unread};
 use self::rules::Pass;
 use self::write::{Writer, Written};
 use crate::admin;
@@ -31,13 +37,9 @@ use crate::dispatch::{self, Request};
 use crate::era::{Era, McpHeaders};
 use crate::error::{Error, MaxBytes};
 use crate::gateway::{Gateway, Phase};
-use crate::reply::Reply;
+use crate::reply::{Body, Reply};
 use crate::snapshot::Snapshot;
 
-/// A client's side of a request.
-type Downstream = pingora_core::protocols::http::ServerSession;
-/// The head of a response.
-type ResponseHead = pingora_http::ResponseHeader;
 /// Headers that every reply to a request gets.
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
@@ -82,10 +84,7 @@ struct Head {
     extra: Headers,
 }
 
-/// Marks a connection on which a request was served before.
-struct Reused;
-
-/// One client connection, as pingora drives it.
+/// One client connection that speaks HTTP/2, as pingora drives it.
 struct Connection {
     edge: Arc<Edge>,
     /// Whether a request has begun on it.
@@ -96,11 +95,15 @@ struct Connection {
 impl HttpServerApp for Connection {
     async fn process_new_http(
         self: &Arc<Self>,
-        downstream: Downstream,
+        session: ServerSession,
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.begun.store(true, Ordering::Relaxed);
-        self.edge.exchange(downstream).await
+        let mut downstream = Downstream::http2(session);
+        if self.edge.exchange(&mut downstream).await == Written::Whole {
+            downstream.finish().await;
+        }
+        None
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -109,9 +112,9 @@ impl HttpServerApp for Connection {
 }
 
 impl Edge {
-    /// Serves a connection to its end, or until it has been idle from the start: HTTP/1 has deadlines of its own for
-    /// that, HTTP/2's handshake has none.
-    async fn connection(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) {
+    /// Serves a connection that speaks HTTP/2 to its end, or until it has been idle from the start: the handshake has no
+    /// deadline of its own.
+    async fn http2(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) {
         let connection = Arc::new(Connection { edge: Arc::clone(self), begun: AtomicBool::new(false) });
         let idle_from_the_start = async {
             tokio::select! {
@@ -128,34 +131,53 @@ impl Edge {
         }
     }
 
+    /// Whether a connection without TLS speaks HTTP/2; nothing when it is of no use.
+    async fn speaks_http2(&self, mut socket: Socket) -> Option<(Socket, bool)> {
+        let is_http2 = tokio::select! {
+            is_http2 = socket.speaks_http2(), if self.options.h2c => is_http2?,
+            () = self.last_chance(), if self.options.h2c => return None,
+            else => false,
+        };
+        Some((socket, is_http2))
+    }
+
     /// Completes when a connection that was just opened as the gateway went down has had its time to send a request.
     async fn last_chance(&self) {
         self.gateway.until(Phase::Draining).await;
         sleep(LAST_CHANCE).await;
     }
 
-    /// Serves one request.
-    async fn exchange(&self, mut downstream: Downstream) -> Option<ReusedHttpStream> {
-        if !self.read_head(&mut downstream).await {
-            return None;
+    /// Serves a connection that speaks HTTP/1 to its end.
+    async fn http1(&self, stream: Stream, peer: IpAddr) {
+        let mut http1 = Box::new(Http1::new(stream, peer));
+        let mut is_reused = false;
+        while self.read_head(&mut http1, is_reused).await {
+            let mut downstream = Downstream::Http1(http1);
+            let written = self.exchange(&mut downstream).await;
+            let keeps_alive = written == Written::Whole && downstream.keeps_alive();
+            let Downstream::Http1(back) = downstream else { return };
+            http1 = back;
+            if !keeps_alive {
+                break;
+            }
+            is_reused = true;
         }
+        http1.shutdown().await;
+    }
+
+    /// Serves one request.
+    async fn exchange(&self, downstream: &mut Downstream) -> Written {
         let snapshot = self.gateway.snapshot();
         let world = self.world(&snapshot);
-        // pingora decided against keeping the connection where its framing is ambiguous; that stands.
-        let keep = downstream.get_keepalive().is_some() && self.gateway.phase() == Phase::Serving;
-        downstream.set_keepalive(keep.then(|| world.timeout.idle.as_secs().max(1)));
-        downstream.set_write_timeout(Some(world.timeout.write));
-        downstream.set_read_timeout(None);
-        // A request that was sent ahead waits for its turn; taken for data that nobody asked for, it would end the one before.
-        downstream.set_pipelining_enabled(true);
-        if self.serve(&mut downstream, &world).await == Written::Broken {
-            downstream.shutdown().await;
-            return None;
+        if self.gateway.phase() != Phase::Serving {
+            downstream.close();
         }
-        let mut settings = HttpPersistentSettings::for_session(&downstream);
-        settings.set_user_context(Box::new(Reused));
-        let reusable = downstream.finish().await.ok()??;
-        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+        downstream.set_write_timeout(world.timeout.write);
+        let written = self.serve(downstream, &world).await;
+        if written == Written::Broken && downstream.is_http2() {
+            downstream.shutdown().await;
+        }
+        written
     }
 
     pub(crate) fn new(gateway: &Arc<Gateway>, site: Site) -> Self {
@@ -190,46 +212,44 @@ impl Edge {
     }
 
     /// Reads a request head. False when there is none to answer: the client left, was too slow, or the gateway goes down.
-    async fn read_head(&self, downstream: &mut Downstream) -> bool {
-        if downstream.is_http2() {
-            return true;
-        }
-        let is_reused = downstream.take_connection_user_context().is_some();
+    async fn read_head(&self, http1: &mut Http1, is_reused: bool) -> bool {
         let deadlines = self.world(&self.gateway.snapshot()).timeout;
-        let limit = if is_reused { deadlines.idle + deadlines.header } else { deadlines.header };
-        downstream.set_keepalive(Some(limit.as_secs().max(1)));
-        let read = {
-            let reading = pin!(downstream.read_request());
-            tokio::select! {
-                biased;
-                read = timeout(limit, reading) => read,
-                () = self.gateway.until(Phase::Draining), if is_reused => return false,
-                () = self.last_chance(), if !is_reused => return false,
-            }
+        http1.write_timeout = deadlines.write;
+        let begun = tokio::select! {
+            biased;
+            begun = timeout(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
+            () = self.gateway.until(Phase::Draining), if is_reused => return false,
+            () = self.last_chance(), if !is_reused => return false,
+        };
+        if begun != Ok(true) {
+            return false;
+        }
+        let read = tokio::select! {
+            biased;
+            read = timeout(deadlines.header, http1.next()) => read,
+            () = self.last_chance() => return false,
         };
         let error = match read {
-            Ok(Ok(there_is_one)) => return there_is_one,
-            Ok(Err(cause)) => {
-                tracing::debug!(%cause, "request head refused");
-                let text = cause.to_string();
-                let too_large = text.contains("larger than") || text.contains("too many headers");
-                let problem = if too_large { HEAD_TOO_LARGE } else { "the request is not valid HTTP" };
-                Error::HttpMalformed { problem, too_large }
+            Ok(Ok(())) => return true,
+            Ok(Err(Unread::Closed)) => return false,
+            Ok(Err(Unread::TooLarge)) => Error::HttpMalformed { problem: HEAD_TOO_LARGE, too_large: true },
+            Ok(Err(Unread::Malformed)) => {
+                Error::HttpMalformed { problem: "the request is not valid HTTP", too_large: false }
             }
-            Err(_) if is_reused => return false,
             Err(_) => Error::RequestTimeout,
         };
-        downstream.set_keepalive(None);
         let request = Request {
             verb: Method::POST,
             headers: McpHeaders::default(),
             prefers_events: false,
-            client: peer(downstream),
+            client: http1.peer,
             request_id: dispatch::request_id(None),
             started: Instant::now(),
         };
-        write::refuse_unread(downstream, dispatch::refuse(&self.gateway, &request, &error, None)).await;
-        downstream.shutdown().await;
+        let reply = dispatch::refuse(&self.gateway, &request, &error, None);
+        if let Body::Whole(pieces) = &reply.body {
+            http1.refuse(reply.status, &reply.headers, pieces).await;
+        }
         false
     }
 
@@ -255,7 +275,7 @@ impl Edge {
                         let reply = self.answer(downstream, world, head, body).await;
                         let Some(reply) = reply else { return Written::Broken };
                         if self.gateway.phase() != Phase::Serving {
-                            downstream.set_keepalive(None);
+                            downstream.close();
                         }
                         return writer.write(downstream, reply).await;
                     }
@@ -265,7 +285,7 @@ impl Edge {
         if downstream.is_body_done() {
             return writer.write(downstream, refusal).await;
         }
-        downstream.set_keepalive(None);
+        downstream.close();
         let written = writer.write(downstream, refusal).await;
         body::linger(downstream).await;
         if downstream.is_http2() { written } else { Written::Broken }
@@ -273,8 +293,8 @@ impl Edge {
 
     /// Picks from a request head what is needed past the rules.
     fn head(&self, downstream: &Downstream, world: &World<'_>) -> Head {
-        let header = downstream.req_header();
-        let peer = peer(downstream);
+        let header = downstream.head();
+        let peer = downstream.peer();
         let trusted = world.listener.map_or(&[][..], |listener| &listener.trusted_proxies);
         let number = |value: &HeaderValue| value.to_str().ok()?.parse().ok();
         Head {
@@ -297,7 +317,7 @@ impl Edge {
 
     /// Applies the rules to a request head; what they refuse has its reply already.
     fn judge(&self, downstream: &Downstream, world: &World<'_>, head: &mut Head) -> Result<(), Box<Reply>> {
-        let header = downstream.req_header();
+        let header = downstream.head();
         let refused = |error: &Error| Err(Box::new(dispatch::refuse(&self.gateway, &head.request, error, None)));
         if size(&header.headers) + header.uri.path().len() > MAX_HEAD {
             return refused(&Error::HttpMalformed { problem: HEAD_TOO_LARGE, too_large: true });
@@ -335,18 +355,12 @@ impl Edge {
         });
         tokio::select! {
             reply = answering => Some(reply),
-            _ = pin!(downstream.read_body_or_idle(true)) => None,
+            () = pin!(downstream.left()) => None,
         }
     }
 }
 
 const HEAD_TOO_LARGE: &str = "the request head is too large";
-
-/// The other end of the connection.
-fn peer(downstream: &Downstream) -> IpAddr {
-    let peer = downstream.client_addr().and_then(|addr| addr.as_inet()).map(std::net::SocketAddr::ip);
-    peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-}
 
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

@@ -8,8 +8,9 @@ use tokio::net::TcpStream;
 
 use crate::support::backend::spoken;
 use crate::support::proxy::page;
+use crate::support::stdio::{self, text, until_dead};
 use crate::support::wire::Http2;
-use crate::support::{FakeBackend, Process, Raw, Setup, eventually, never_within, within};
+use crate::support::{FakeBackend, Mood, Process, Raw, Setup, eventually, never_within, within, within_for};
 
 #[tokio::test]
 async fn readiness_is_red_first_and_requests_are_still_served() {
@@ -129,6 +130,24 @@ async fn the_gateways_own_sessions_are_ended_too() {
     within(proxy.stop()).await.unwrap();
 
     assert_eq!(backend.gateway_sessions(), 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_let_its_sessions_end_holds_a_stop_up_for_a_moment() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let stubborn = stdio::command(&["stubborn"]);
+    let setup = Setup::fronting(&[&backend]).backend_reached("b", &format!("{stubborn}, instances: shared"));
+    let proxy = setup.start().await;
+    let client = proxy.client().await;
+    client.call("a__x").await.result();
+    let process = text(&client.call("b__pid").await).parse().unwrap();
+    backend.set_mood(Mood::Stalled);
+
+    // A session takes three seconds to be given up, and the process as long to be killed, at the same time.
+    within_for(Duration::from_secs(5), proxy.stop()).await.unwrap();
+
+    until_dead(process).await;
+    backend.take_faults();
 }
 
 #[tokio::test]

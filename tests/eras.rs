@@ -260,6 +260,9 @@ async fn a_backend_that_learns_the_modern_era_is_found_out() {
     modern.set_supported(&["2026-07-28"]);
 
     eventually(async || client.tools().await == ["a__x"]).await;
+    assert_eq!(first(&proxy).await["eras"], json!(["modern"]));
+    // Of the legacy era the fake knows the handshake only; that it still does is no further change.
+    client.call("a__x").await;
     assert_eq!(first(&proxy).await["eras"], json!(["legacy", "modern"]));
     assert_eq!(proxy.metric("toolgate_backend_era_changes_total{backend=\"a\"}").await, Some(1.0));
     modern.take_faults();

@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod backend_series;
 mod backend_sessions;
 mod bridge;
 mod bytes;
@@ -33,5 +34,6 @@ mod replicas;
 mod resume;
 mod sessions;
 mod stdio;
+mod stdio_reports;
 mod streams;
 mod tls;

@@ -365,11 +365,28 @@ async fn an_unknown_version_header_is_refused() {
     let client = proxy.client().await;
 
     for version in ["1999-01-01", "latest", ""] {
-        let answer = client.with_header("mcp-protocol-version", version).ask("ping", json!({})).await;
-        assert_eq!(answer.status, 400, "{version}: {answer:?}");
+        let client = client.with_header("mcp-protocol-version", version);
+        let answer = client.ask("ping", json!({})).await;
+        assert_eq!((answer.status, answer.code()), (400, -32600), "{version}: {answer:?}");
+        assert!(answer.message().contains("2025-06-18, 2025-11-25"), "{answer:?}");
+        assert!(answer.json()["id"].is_number(), "{answer:?}");
+    }
+    for verb in [Method::GET, Method::DELETE] {
+        let client = client.with_header("mcp-protocol-version", "1999-01-01");
+        let answer = client.send(client.request(verb, "")).await;
+        assert_eq!((answer.status, answer.code()), (400, -32600), "{answer:?}");
     }
     for version in ["2025-03-26", "2025-11-25"] {
         let answer = client.with_header("mcp-protocol-version", version).ask("ping", json!({})).await;
         assert_eq!(answer.status, 200, "{version}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn without_a_session_an_unknown_version_may_be_of_the_modern_era() {
+    let (_backend, proxy) = echo().await;
+
+    let answer = proxy.stranger().with_header("mcp-protocol-version", "1999-01-01").ask("ping", json!({})).await;
+
+    assert_eq!((answer.status, answer.code()), (400, -32022), "{answer:?}");
 }

@@ -143,7 +143,7 @@ async fn clients_of_a_shared_process_that_count_alike_get_what_is_theirs() {
 async fn one_process_does_for_discovery_and_for_all_calls() {
     let folder = tempfile::tempdir().unwrap();
     let births = folder.path().join("births");
-    let proxy = running(&["born", births.to_str().unwrap()], "instances: shared, max_instances: 1").start().await;
+    let proxy = running(&["born", births.to_str().unwrap()], "instances: shared").start().await;
 
     let pid = proxy.client().await.pid().await;
 

@@ -44,7 +44,8 @@ pub(super) fn backends(value: &Value<'_>, names: &mut Names) -> Option<Vec<Backe
 fn backend(s: &mut Section<'_>, names: &mut Names) -> Option<Backend> {
     let name = s.required("name", |value| unique_name(value, names));
     let (reach, protocol) = reach::reach(s);
-    let (timeout, tool_timeouts) = s.optional("timeout", timeouts).unwrap_or_default();
+    let is_run = s.has("command");
+    let (timeout, tool_timeouts) = s.optional("timeout", |value| timeouts(value, is_run)).unwrap_or_default();
     let separator = s.optional("separator", |value| name_part(value, 16));
     let prefix = s.optional("prefix", |value| name_part(value, MAX_PREFIX)).unwrap_or_else(|| {
         let name = name.as_ref().map_or("", |name| name.as_str());
@@ -76,11 +77,18 @@ fn name_part(value: &Value<'_>, longest: usize) -> Option<String> {
     None
 }
 
-fn timeouts(value: &Value<'_>) -> Option<(Timeout, Vec<ToolTimeout>)> {
+fn timeouts(value: &Value<'_>, is_run: bool) -> Option<(Timeout, Vec<ToolTimeout>)> {
     let default = Timeout::default();
     value.section(|s| {
+        let connect = s.get("connect");
+        if let Some(given) = connect.as_ref().filter(|_| is_run) {
+            given.problem_with(
+                "goes with `url` or `urls`, not with `command`",
+                "remove it: `first_byte` bounds the start of a process",
+            );
+        }
         let timeout = Timeout {
-            connect: s.optional("connect", duration).unwrap_or(default.connect),
+            connect: connect.and_then(|value| duration(&value)).unwrap_or(default.connect),
             first_byte: s.optional("first_byte", duration).unwrap_or(default.first_byte),
             idle: s.optional("idle", duration).unwrap_or(default.idle),
         };

@@ -1,9 +1,10 @@
 //! Backends that the gateway runs: `command`, `env`, `cwd`, `instances`, `max_instances`, `max_line`.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::secret;
-use crate::expand::is_variable_name;
+use crate::expand::{Text, is_variable_name};
 use crate::reach::{Instances, Variable};
 use crate::walk::{Entry, Value, quote};
 
@@ -13,24 +14,47 @@ pub(super) fn words(value: &Value<'_>) -> Option<(String, Vec<String>)> {
     let words = value.some("name the program: [mcp-server-filesystem, /srv/shared]", |value| {
         let word = word(value);
         complete &= word.is_some();
-        word
+        word.map(|word| (value.clone(), word))
     })?;
-    let (program, arguments) = words.split_first().filter(|_| complete)?;
-    let program = if program.contains('/') { resolve(value, program)?.1 } else { program.clone() };
-    if program.is_empty() {
+    let ((first, name), arguments) = words.split_first().filter(|_| complete)?;
+    if name.value.is_empty() {
         value.problem_with("the program's name is empty", "the first word is the program");
         return None;
     }
-    Some((program, arguments.to_vec()))
+    let program = if name.value.contains('/') { path(first, name)? } else { name.value.clone() };
+    Some((program, arguments.iter().map(|(_, word)| word.value.clone()).collect()))
 }
 
-fn word(value: &Value<'_>) -> Option<String> {
+fn word(value: &Value<'_>) -> Option<Text> {
     let text = value.text()?;
     if text.value.contains('\0') {
         value.problem("has a null character, which no argument can");
         return None;
     }
-    Some(text.value)
+    Some(text)
+}
+
+/// A program that is named by its path, which must be there. A name is looked up when it is run: the `PATH` of whoever checks
+/// the file need not be the gateway's.
+fn path(value: &Value<'_>, written: &Text) -> Option<String> {
+    let (path, program) = resolve(value, &written.value)?;
+    match is_executable(&path) {
+        Ok(true) => return Some(program),
+        Ok(false) => value.problem_with(
+            format!("{} is not an executable file", quote(&written.written)),
+            "make it one with `chmod +x`, or name the program that runs it first",
+        ),
+        Err(error) => value.problem_with(
+            format!("cannot read {}: {error}", quote(&written.written)),
+            "a relative path starts at the folder of this file; a name without / is looked up in PATH",
+        ),
+    }
+    None
+}
+
+fn is_executable(path: &Path) -> std::io::Result<bool> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// A path from the folder of the file, as a path and as text.

@@ -3,7 +3,7 @@
 use super::{command, remote};
 use crate::backend::Protocol;
 use crate::grammar::size;
-use crate::reach::{Command, DEFAULT_MAX_INSTANCES, DEFAULT_MAX_LINE, HttpTransport, Reach, Remote};
+use crate::reach::{Command, DEFAULT_MAX_INSTANCES, DEFAULT_MAX_LINE, HttpTransport, Instances, Reach, Remote};
 use crate::walk::{Section, Value};
 
 /// And the era, which not every transport can carry.
@@ -58,6 +58,9 @@ fn command(words: &Value<'_>, own: [Option<Value<'_>>; 5]) -> Option<Command> {
     let env = env.and_then(command::env).unwrap_or_default();
     let cwd = cwd.and_then(command::cwd);
     let instances = instances.and_then(command::instances).unwrap_or_default();
+    if let Some(given) = max_instances.filter(|_| instances == Instances::Shared) {
+        given.problem_with("goes with `instances: session`: of `shared` there is one process", "remove it");
+    }
     let max_instances = max_instances.and_then(|value| value.number(1..=10_000)).unwrap_or(DEFAULT_MAX_INSTANCES);
     let max_line = max_line.and_then(size).unwrap_or(DEFAULT_MAX_LINE);
     let (program, arguments) = command::words(words)?;

@@ -19,8 +19,8 @@ pub(super) struct Backend {
     #[schemars(length(min = 1))]
     urls: Option<Vec<String>>,
     /// The program that is run, and its arguments: MCP over its standard input and output. A program without `/` is looked
-    /// up in PATH. What it writes to its standard error is logged. Put no secret here: other users of the machine can see
-    /// it.
+    /// up in PATH when it is run; one with `/` is the path of an executable file. What it writes to its standard error is
+    /// logged. Put no secret here: other users of the machine can see it.
     #[schemars(length(min = 1))]
     command: Option<Vec<String>>,
     /// Environment variables of a command, by name. Of the gateway's own it inherits only HOME, LANG, LC_ALL, LOGNAME,
@@ -30,8 +30,8 @@ pub(super) struct Backend {
     cwd: Option<FilePath>,
     /// How many processes of a command there are. Default `session`.
     instances: Option<OrVariable<Instances>>,
-    /// Processes of a command at once, of which the gateway itself has one or two. Beyond, one that was kept for modern clients
-    /// and is not in use gives way, or the further one is refused. Default 64.
+    /// Processes of a command at once, with `instances: session`; the gateway itself has one or two of them. Beyond, one that
+    /// was kept for modern clients and is not in use gives way, or the further one is refused. Default 64.
     max_instances: Option<OrVariable<Number<1, 10_000>>>,
     /// The longest message that a command may write; a longer one ends it. Default `4MiB`.
     max_line: Option<Size>,
@@ -95,7 +95,7 @@ struct BackendTls {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct Timeout {
-    /// TCP connect and TLS handshake. Default `5s`.
+    /// TCP connect and TLS handshake; not of a command. Default `5s`.
     connect: Option<Duration>,
     /// From the request's last byte to the response's first; a process has as long to start, too. Default `60s`.
     first_byte: Option<Duration>,

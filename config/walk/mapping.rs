@@ -142,6 +142,11 @@ impl<'a> Section<'a> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.clone())
     }
 
+    /// Whether a key is given that is asked for elsewhere.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == key)
+    }
+
     /// What `read` makes of the value of a key, if it is given and right.
     pub(crate) fn optional<T>(&mut self, key: &'static str, read: impl FnOnce(&Value<'a>) -> Option<T>) -> Option<T> {
         self.get(key).and_then(|value| read(&value))

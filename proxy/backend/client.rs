@@ -32,6 +32,8 @@ use crate::jsonrpc::{self, ErrorObject, Id, Message, OwnedId};
 pub(crate) const MAX_SMALL_ANSWER: MaxBytes = MaxBytes::fixed(256 * 1024);
 /// How long the rest of an answered event stream is read, so that its connection can be used again.
 const LINGER: Duration = Duration::from_millis(50);
+/// How long a backend may take to end a session, which nobody waits for but a gateway that stops.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// What TypeScript's boilerplate servers answer, on HTTP 400, to a session they do not know.
 const SERVER_ERROR: i64 = -32000;
 
@@ -304,7 +306,7 @@ pub(crate) async fn notify(backend: &Backend, opened: &Opened, body: Bytes, judg
     }
 }
 
-/// Ends a session. Nobody waits for how it goes: a backend may not support it, or have ended it by itself.
+/// Ends a session, or gives it up. It does not matter how it goes: a backend may not support it, or have ended it by itself.
 pub(crate) async fn close(backend: &Backend, opened: &Opened) {
     if opened.session_id.is_none() {
         return;
@@ -317,9 +319,12 @@ pub(crate) async fn close(backend: &Backend, opened: &Opened) {
         repeatable: true,
         replica: None,
     };
-    if let Ok(mut incoming) = backend.send_unjudged(request).await {
-        let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;
-    }
+    let ending = async {
+        if let Ok(mut incoming) = backend.send_unjudged(request).await {
+            let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;
+        }
+    };
+    let _ = timeout(FAREWELL, ending).await;
 }
 
 /// Opens the backend's own stream, if it has one.

@@ -34,7 +34,7 @@ pub(crate) use self::pipe::{Held, Outlet, Pipe};
 pub(crate) use self::queue::{Pieces, Receiver, Sender, queue};
 pub(crate) use self::table::Sharing;
 use self::table::{Answered, SessionId, Trial};
-use super::{Incoming, Outgoing, Transport};
+use super::{Incoming, LastError, Outgoing, Transport};
 use crate::error::{Error, Full, METHOD_NOT_FOUND, Phase};
 use crate::jsonrpc::{self, ErrorObject, Message, Request};
 
@@ -57,6 +57,11 @@ pub(crate) trait Opener: Send + Sync {
 
     /// Whether its pipes can carry the modern era.
     fn carries_modern(&self) -> bool;
+
+    /// How what it starts failed last, if it did.
+    fn last_error(&self) -> Option<LastError> {
+        None
+    }
 
     /// Completes when nothing is left of the pipes that have ended.
     async fn until_closed(&self);
@@ -410,6 +415,10 @@ impl Transport for Duplex {
 
     fn is_starting(&self) -> bool {
         self.modern.try_lock().is_ok_and(|modern| modern.as_ref().is_some_and(|modern| modern.pipe.0.is_silent()))
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        self.opener.last_error()
     }
 
     async fn close(&self) {

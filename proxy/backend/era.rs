@@ -6,6 +6,9 @@
 //!
 //! A process that says nothing may be deaf to the question or slow to start. So it is not told from its silence: the question
 //! stays, a handshake is tried beside it, and the answer counts whenever it comes.
+//!
+//! Nothing is known of a backend before it has answered either: that it refuses the question only makes the handshake worth a
+//! try.
 
 #[cfg(test)]
 mod tests;
@@ -56,8 +59,9 @@ impl Spoken {
     }
 
     /// What has just been found to be legacy.
-    fn legacy(version: Option<Version>) -> Self {
-        Self { legacy: true, modern: false, version, found: Some(Instant::now()), is_doubted: false }
+    fn legacy(version: Version) -> Self {
+        let found = Some(Instant::now());
+        Self { legacy: true, modern: false, version: Some(version), found, is_doubted: false }
     }
 
     /// The same, to be looked at again.
@@ -69,9 +73,9 @@ impl Spoken {
         self.is_doubted || self.found.is_none_or(|found| now.saturating_duration_since(found) >= EXPIRY)
     }
 
-    /// Whether it was found to be modern no earlier than that.
-    fn is_modern_since(&self, asked: Instant) -> bool {
-        self.modern && self.found.is_some_and(|found| found >= asked)
+    /// Whether it was found out no earlier than that.
+    fn is_found_since(&self, asked: Instant) -> bool {
+        self.found.is_some_and(|found| found >= asked)
     }
 
     fn speaks(&self, era: Era) -> bool {
@@ -176,10 +180,10 @@ async fn found(backend: &Arc<Backend>, judged: Judged) -> Result<Own, Error> {
         return found_of_process(backend, asked, judged).await;
     }
     match discover(backend, judged).await? {
-        Probed::Modern(discovered) => Ok(is_modern(backend, discovered)),
+        Probed::Modern(discovered) => Ok(is_modern(backend, asked, discovered)),
         Probed::Refused(refused) => {
             is_not_modern(backend, &refused.what);
-            legacy(backend, asked, judged).await
+            by_handshake(backend, asked, judged).await
         }
     }
 }
@@ -187,11 +191,11 @@ async fn found(backend: &Arc<Backend>, judged: Judged) -> Result<Own, Error> {
 /// The same of a process, of which silence may be all that is heard. Its era is that of whatever it answers first; when that
 /// was a handshake, it is found to be modern all the same as soon as it says so.
 async fn found_of_process(backend: &Arc<Backend>, asked: Instant, judged: Judged) -> Result<Own, Error> {
-    let mut question = tokio::spawn(asked_process(Arc::clone(backend)));
+    let mut question = tokio::spawn(asked_process(Arc::clone(backend), asked));
     if let Ok(said) = timeout(SILENCE, &mut question).await {
         return match said.unwrap_or(Ok(None))? {
             Some(own) => Ok(own),
-            None => legacy(backend, asked, judged).await,
+            None => by_handshake(backend, asked, judged).await,
         };
     }
     let handshake = by_handshake(backend, asked, judged);
@@ -219,9 +223,9 @@ async fn found_of_process(backend: &Arc<Backend>, asked: Instant, judged: Judged
 
 /// Asks a process what it is, and takes it in when it is modern; `None` when it is not. A legacy one may answer anything, die of
 /// the question or ignore it (2026-07-28, stdio, backward compatibility); over HTTP the same would say nothing.
-async fn asked_process(backend: Arc<Backend>) -> Result<Option<Own>, Error> {
+async fn asked_process(backend: Arc<Backend>, asked: Instant) -> Result<Option<Own>, Error> {
     let what = match discover(&backend, Judged::No).await {
-        Ok(Probed::Modern(discovered)) => return Ok(Some(is_modern(&backend, discovered))),
+        Ok(Probed::Modern(discovered)) => return Ok(Some(is_modern(&backend, asked, discovered))),
         Ok(Probed::Refused(refused)) => refused.what,
         Err(Error::BackendProtocol { what, .. }) => what,
         Err(Error::BackendClosed { .. } | Error::BackendUnread { .. }) => "it ended when it was asked".into(),
@@ -236,30 +240,25 @@ fn is_not_modern(backend: &Backend, what: &str) {
     tracing::debug!(backend = backend.name().as_str(), what, "backend is not modern");
 }
 
-/// A backend that showed that it is modern. What is not due stays: it may be known to refuse the legacy era.
-fn is_modern(backend: &Backend, discovered: Discovered) -> Own {
+/// A backend that showed that it is modern. What is not due stays: it may be known to refuse the legacy era. What it agreed on
+/// before it was asked tells of what it was: whether it speaks legacy too shows when a legacy client comes.
+fn is_modern(backend: &Backend, asked: Instant, discovered: Discovered) -> Own {
     let now = Instant::now();
     backend.learn(|known| {
         let is_news = known.is_none_or(|known| !known.modern || known.is_due(now));
-        let version = discovered.legacy.or_else(|| known.and_then(|known| known.version));
+        let agreed = known.filter(|known| known.modern || known.is_found_since(asked)).and_then(|known| known.version);
+        let version = discovered.legacy.or(agreed);
         is_news.then_some(Spoken { legacy: true, modern: true, version, found: Some(now), is_doubted: false })
     });
     Own::Modern(Arc::new(discovered))
-}
-
-/// A backend that showed that it is not modern. One that was so far may only have been out of sorts, so that it takes a
-/// handshake to be believed.
-async fn legacy(backend: &Backend, asked: Instant, judged: Judged) -> Result<Own, Error> {
-    backend.learn(|known| known.is_none_or(|known| !known.modern).then(|| Spoken::legacy(None)));
-    by_handshake(backend, asked, judged).await
 }
 
 /// A backend that is legacy if it agrees to a handshake, unless it was found to be modern since it was asked.
 async fn by_handshake(backend: &Backend, asked: Instant, judged: Judged) -> Result<Own, Error> {
     let own = in_session(backend, judged).await?;
     if let Own::Legacy(opened) = &own {
-        let is_news = |known: Option<&Spoken>| known.is_none_or(|known| !known.is_modern_since(asked));
-        if !backend.learn(|known| is_news(known).then(|| Spoken::legacy(Some(opened.version)))) {
+        let is_news = |known: Option<&Spoken>| known.is_none_or(|known| !known.modern || !known.is_found_since(asked));
+        if !backend.learn(|known| is_news(known).then(|| Spoken::legacy(opened.version))) {
             backend.relist.notify_one();
         }
     }

@@ -135,7 +135,9 @@ async fn read(mut stream: Stream, pipe: Arc<Pipe>) {
     let reading = async {
         loop {
             match stream.next().await {
-                Ok(Some(event)) if event.event == "message" => pipe.receive(event.data.into()).await,
+                Ok(Some(event)) if event.event == "message" => {
+                    pipe.receive(event.data.into()).await;
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => return pipe.closed(),
                 Err(error) => return error,

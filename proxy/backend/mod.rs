@@ -29,7 +29,7 @@ use crate::catalog::listing::Listing;
 use crate::era::{Era, Version};
 use crate::error::{Error, MaxBytes, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
-use crate::metrics::{BackendMetrics, Cap, Metrics};
+use crate::metrics::{BackendMetrics, Cap, Metrics, Series};
 use crate::tls::TlsError;
 
 /// Why a backend could not be made.
@@ -67,10 +67,22 @@ pub(crate) trait Transport: Send + Sync {
         None
     }
 
+    /// How what runs for it failed last, if it did.
+    fn last_error(&self) -> Option<LastError> {
+        None
+    }
+
     /// The replicas that it chooses from, where there are several.
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()
     }
+}
+
+/// How something that the gateway runs failed, for the operator.
+#[derive(Clone, Debug)]
+pub(crate) struct LastError {
+    pub(crate) what: String,
+    pub(crate) when: Instant,
 }
 
 /// One of several replicas, for the operator.
@@ -279,6 +291,7 @@ impl Backend {
         let (name, info) = (self.name().as_str(), &self.shared.backend_info);
         let (now, eras) = (spoken.versions(), spoken.eras());
         self.spoken.store(Some(Arc::new(spoken)));
+        let Some(_series) = self.metrics.series() else { return true };
         for (era, version) in before.iter().flat_map(|before| before.versions()).filter(|old| !now.contains(old)) {
             // What never was set is not there to be removed.
             let _ = info.remove_label_values(&[name, era, version]);
@@ -341,6 +354,11 @@ impl Backend {
         self.transport.replica_of(opened.session_id.as_ref()?)
     }
 
+    /// How a process of it failed last, where the gateway runs it.
+    pub(crate) fn last_error(&self) -> Option<LastError> {
+        self.transport.last_error()
+    }
+
     /// Its replicas, where there are several.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.transport.endpoints()
@@ -364,7 +382,7 @@ impl Backend {
             return Err(Error::BackendUnavailable { backend: self.name().clone(), down_for });
         }
         let cap = self.config.max_inflight;
-        let slot = Slot { backend: Arc::clone(self) };
+        let slot = Slot { backend: Arc::clone(self), _series: self.metrics.series() };
         self.metrics.inflight.inc();
         if self.inflight.fetch_add(1, Ordering::Relaxed) >= cap {
             return Err(Error::BackendBusy { backend: self.name().clone(), cap });
@@ -419,7 +437,9 @@ impl Backend {
         } else {
             tracing::warn!(backend = name, from = was, to = is, %reason, "backend changed state");
         }
-        self.shared.backend_transitions.with_label_values(&[name, from.as_str(), to.as_str()]).inc();
+        if let Some(_series) = self.metrics.series() {
+            self.shared.backend_transitions.with_label_values(&[name, from.as_str(), to.as_str()]).inc();
+        }
         self.relist.notify_one();
     }
 
@@ -427,6 +447,7 @@ impl Backend {
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
         let _ = self.health.drain(Instant::now());
+        self.metrics.retire();
         self.retiring.notify_waiters();
     }
 
@@ -493,6 +514,7 @@ fn passive_failure(error: &Error) -> Option<Failure> {
 /// A place among the requests under way to a backend, until dropped.
 pub(crate) struct Slot {
     backend: Arc<Backend>,
+    _series: Option<Arc<Series>>,
 }
 
 impl Drop for Slot {

@@ -5,12 +5,14 @@
 //! that: then the closed input, at which every well-behaved server ends, is all there is. (Linux could tell a process that
 //! its parent died, but only through code between fork and exec, which is `unsafe`.)
 
+mod failure;
 mod lines;
 mod process;
 mod restarts;
 mod stderr;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,8 +28,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use toolgate_config::{BackendName, Command as Config, Timeout};
 
+use self::failure::Failure;
 use self::process::Process;
 use self::restarts::Restarts;
+use super::LastError;
 use super::duplex::{self, Duplex, Held, Opener, Outlet, Pieces, Pipe, Sharing};
 use crate::error::{Error, Full};
 use crate::metrics::Metrics;
@@ -43,6 +47,7 @@ pub(crate) struct Stdio {
     environment: Vec<(OsString, OsString)>,
     max_line: usize,
     restarts: Arc<Mutex<Restarts>>,
+    failure: Arc<Failure>,
     /// Held by each process until nothing is left of it.
     places: Arc<Semaphore>,
     /// Of processes that may be there still.
@@ -62,10 +67,11 @@ impl Stdio {
         let program = PathBuf::from(&config.program);
         // With a folder to run in, a relative path would start there.
         let is_path = config.program.contains('/');
-        let absolute = is_path.then(|| std::path::absolute(&program).ok()).flatten();
+        let program = is_path.then(|| std::path::absolute(&program).ok()).flatten().unwrap_or(program);
         Self {
             backend: backend.clone(),
-            program: absolute.unwrap_or(program),
+            failure: Arc::new(Failure::new(&program)),
+            program,
             environment: inherited.chain(own).collect(),
             max_line: usize::try_from(config.max_line).unwrap_or(usize::MAX),
             restarts: Arc::default(),
@@ -120,6 +126,7 @@ impl Stdio {
         started.map_err(|cause| {
             tracing::warn!(backend = %self.backend, program = %self.program.display(), %cause, "process not started");
             restarts.died(now, now);
+            self.failure.not_started(&cause);
             unreachable()
         })
     }
@@ -136,6 +143,7 @@ impl Opener for Stdio {
             backend: self.backend.clone(),
             max_line: self.max_line,
             restarts: Arc::clone(&self.restarts),
+            failure: Arc::clone(&self.failure),
             is_own: sharing == Sharing::Session,
             pipe: Arc::clone(&pipe),
             metrics: Arc::clone(&self.metrics),
@@ -150,6 +158,10 @@ impl Opener for Stdio {
 
     fn carries_modern(&self) -> bool {
         true
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        self.failure.last()
     }
 
     async fn until_closed(&self) {

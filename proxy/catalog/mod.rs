@@ -29,7 +29,7 @@ use self::template::{Origins, Template};
 use crate::backend::Backend;
 use crate::era::Era;
 use crate::limit::Rule;
-use crate::metrics::{Metrics, ToolMetrics};
+use crate::metrics::{Counted, Metrics, ToolMetrics};
 
 /// What backends list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -126,9 +126,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Its handles, made at its first call.
-    pub(crate) fn metrics(&self, metrics: &Metrics) -> &Arc<ToolMetrics> {
-        self.metrics.get_or_init(|| metrics.tool(self.backend.name().as_str(), &self.public))
+    /// A call of it, to be counted; its handles are made at the first one.
+    pub(crate) fn counted(&self, metrics: &Metrics) -> Counted {
+        // A reload may have removed the backend since the world of this call was taken.
+        let Some(series) = self.backend.metrics.series() else { return metrics.other_tool() };
+        let tool = self.metrics.get_or_init(|| metrics.tool(self.backend.name().as_str(), &self.public));
+        Counted::under(tool, series)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use toolgate_config::Catalog as Settings;
 
 use super::Kind;
@@ -29,6 +29,7 @@ struct Discovery {
 
 /// Runs until the backend is retired.
 pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
+    let _series = backend.metrics.series();
     let mut discovery: Option<Discovery> = None;
     let mut retry = FIRST_RETRY;
     while !backend.is_retired() {
@@ -61,10 +62,11 @@ pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
     }
 }
 
-/// Lists a backend once, and ends the session that it took.
-pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings) {
+/// Lists a backend once, which may take this long, and ends the session that it took.
+pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings, limit: Duration) {
     let mut discovery = None;
-    match list(backend, &mut discovery, settings).await {
+    let listed = timeout(limit, list(backend, &mut discovery, settings)).await;
+    match listed.unwrap_or_else(|_| Err(format!("it was not listed within {}s", limit.as_secs_f64()))) {
         Ok(listing) => {
             backend.listing.store(Some(Arc::new(listing)));
             backend.listing_ended(None);

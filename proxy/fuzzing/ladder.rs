@@ -61,11 +61,16 @@ fn verbs(map: &HeaderMap, headers: &McpHeaders) {
             Some(_) if verb == Method::POST => Ok(()),
             Some(version) if LEGACY.contains(&version) => Ok(()),
             Some(version) if version >= MODERN => Err((StatusCode::METHOD_NOT_ALLOWED, 405)),
-            Some(_) => Err((StatusCode::BAD_REQUEST, UNSUPPORTED_VERSION)),
+            Some(_) => Err((StatusCode::BAD_REQUEST, unknown_version(map))),
         };
         let found = era::of_verb(&verb, headers);
         assert_eq!(found.map_err(|error| (error.status(), error.object().code)), expected, "{verb}");
     }
+}
+
+/// A client with a session is a legacy one, and is told nothing in the words of the modern era.
+fn unknown_version(map: &HeaderMap) -> i64 {
+    if map.contains_key("mcp-session-id") { INVALID_REQUEST } else { UNSUPPORTED_VERSION }
 }
 
 fn lossy(value: &HeaderValue) -> String {
@@ -115,15 +120,15 @@ fn expected(body: &Value, map: &HeaderMap) -> Result<Era, i64> {
         _ if is_legacy && claimed.is_none() => Ok(Era::Legacy),
         None if is_legacy => Ok(Era::Legacy),
         None if is_modern => Err(INVALID_REQUEST),
-        None => Err(UNSUPPORTED_VERSION),
+        None => Err(unknown_version(map)),
         Some((_, Some(_))) if header != claimed => Err(HEADER_MISMATCH),
         Some((_, Some(MODERN))) if is_request => whole(body, map),
         Some((_, Some(MODERN))) => Ok(Era::Modern),
         Some((_, Some(_))) => Err(UNSUPPORTED_VERSION),
         Some((_, None)) if header == Some(MODERN) && !is_request => Ok(Era::Modern),
-        Some((_, None)) if is_modern => Err(INVALID_PARAMS),
-        Some((method, None)) if method == "initialize" => Ok(Era::Legacy),
-        Some((_, None)) => Err(UNSUPPORTED_VERSION),
+        Some((_, None)) if is_modern && !map.contains_key("mcp-session-id") => Err(INVALID_PARAMS),
+        Some((method, None)) if method == "initialize" && !is_modern => Ok(Era::Legacy),
+        Some((_, None)) => Err(unknown_version(map)),
     }
 }
 

@@ -20,6 +20,7 @@ const MAX_PAGE: MaxBytes = MaxBytes::fixed(16 * 1024 * 1024);
 
 /// Runs until the backend is retired.
 pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {
+    let _series = backend.metrics.series();
     while !backend.is_retired() {
         let limit = gateway.snapshot().config.health.timeout;
         let started = Instant::now();

@@ -33,8 +33,8 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             let name = name.chars().take(MAX_QUOTED).collect();
             return Err(Error::UnknownTool { name });
         };
-        let metrics = route.metrics(&exchange.gateway.metrics);
-        exchange.record.calls(route.backend.name().as_str(), &route.public, metrics);
+        let counted = route.counted(&exchange.gateway.metrics);
+        exchange.record.calls(route.backend.name().as_str(), &route.public, counted);
         if let Client::Modern(_) = &exchange.client {
             params::check(&route.header_params, exchange.params.arguments, &exchange.request.headers.params)?;
         }

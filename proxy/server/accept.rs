@@ -1,7 +1,7 @@
 //! Accepts connections: no more than fit, each with its TLS handshake under a deadline, until the gateway goes down.
 
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -30,9 +30,8 @@ use crate::gateway::Phase;
 const OWN_CONNECTIONS: usize = 256;
 /// After an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Holds the head and the body of most replies.
-const WRITE_BUFFER: usize = 4096;
-
+/// What a client begins with that speaks HTTP/2 (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Between two looks at a preface of which only a part has come.
 const PEEK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -114,24 +113,35 @@ impl Door {
         let (stopping, alive) = (self.stopping.clone(), self.alive.clone());
         tokio::spawn(async move {
             let _held = (opened, alive);
-            let stream: Stream = match acceptor {
-                None => Box::new(socket),
+            let peer = socket.peer;
+            let (stream, is_http2): (Stream, bool) = match acceptor {
+                None => match edge.speaks_http2(socket).await {
+                    Some((socket, is_http2)) => (Box::new(socket), is_http2),
+                    None => return,
+                },
                 Some(acceptor) => match timeout(edge.handshake_timeout(), acceptor.tls_handshake(socket)).await {
-                    Ok(Ok(stream)) => Box::new(stream),
+                    Ok(Ok(stream)) => {
+                        let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+                        (Box::new(stream), is_http2)
+                    }
                     Ok(Err(cause)) => return tracing::debug!(%cause, "TLS handshake failed"),
                     Err(_) => return tracing::debug!("TLS handshake took too long"),
                 },
             };
-            edge.connection(stream, &stopping).await;
+            if is_http2 {
+                edge.http2(stream, &stopping).await;
+            } else {
+                edge.http1(stream, peer).await;
+            }
         });
     }
 }
 
-/// A client's TCP connection as pingora wants it: with a small write buffer, so that the head and the body of a short reply
-/// are one packet, and without a read buffer, so that an idle stream costs little.
+/// A client's TCP connection as pingora wants it, without buffers of its own.
 #[derive(Debug)]
-struct Socket {
-    stream: BufWriter<TcpStream>,
+pub(super) struct Socket {
+    stream: TcpStream,
+    peer: IpAddr,
     /// How long a client may take to show which HTTP it speaks.
     patience: Duration,
     digest: Arc<SocketDigest>,
@@ -143,19 +153,38 @@ impl Socket {
         let _ = stream.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
         let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(peer)));
-        Self { stream: BufWriter::with_capacity(WRITE_BUFFER, stream), patience, digest: Arc::new(digest) }
+        Self { stream, peer: peer.ip(), patience, digest: Arc::new(digest) }
+    }
+
+    /// Whether the client speaks HTTP/2 with prior knowledge; nothing when it has left or took too long to show.
+    pub(super) async fn speaks_http2(&mut self) -> Option<bool> {
+        let mut start = [0; PREFACE.len()];
+        self.try_peek(&mut start).await.ok()?;
+        Some(start == *PREFACE)
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.stream.get_mut()).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -177,7 +206,7 @@ impl Shutdown for Socket {
 
 impl UniqueID for Socket {
     fn id(&self) -> UniqueIDType {
-        self.stream.get_ref().as_raw_fd()
+        self.stream.as_raw_fd()
     }
 }
 
@@ -187,10 +216,9 @@ impl Ssl for Socket {}
 impl Peek for Socket {
     /// Tells HTTP/2 with prior knowledge from HTTP/1: `buf` is filled only as long as it looks like the former's preface.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let looking = async {
             loop {
-                let seen = self.stream.get_ref().peek(buf).await?;
+                let seen = self.stream.peek(buf).await?;
                 if seen == 0 || seen == buf.len() || buf.get(..seen) != PREFACE.get(..seen) {
                     return Ok(true);
                 }

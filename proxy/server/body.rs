@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
-use super::Downstream;
+use super::downstream::Downstream;
 use crate::error::{Error, MaxBytes};
 
 /// How much of a body that was refused is read and thrown away, and for how long, so that the client gets to read why.
@@ -31,7 +31,7 @@ pub(super) async fn read(
         return Err(Error::BodyTooLarge { max });
     }
     if announced.expects {
-        downstream.write_continue_response().await.map_err(|_| Error::ClientClosed)?;
+        downstream.go_on().await.map_err(|_| Error::ClientClosed)?;
     }
     timeout(deadline, collect(downstream, max)).await.unwrap_or(Err(Error::BodyTimeout { deadline }))
 }
@@ -39,7 +39,7 @@ pub(super) async fn read(
 async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Error> {
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(chunk) = downstream.read_request_body().await.map_err(|_| Error::ClientClosed)? {
+    while let Some(chunk) = downstream.body(max.bytes as u64).await.map_err(|_| Error::ClientClosed)? {
         let so_far = first.as_ref().map_or(whole.len(), Bytes::len);
         if so_far + chunk.len() > max.bytes {
             return Err(Error::BodyTooLarge { max });
@@ -61,7 +61,7 @@ pub(super) async fn linger(downstream: &mut Downstream) {
     let (most, longest) = LINGER;
     let reading = async {
         let mut read = 0;
-        while let Ok(Some(chunk)) = downstream.read_request_body().await {
+        while let Ok(Some(chunk)) = downstream.body(0).await {
             read += chunk.len();
             if read >= most {
                 break;

@@ -1,7 +1,7 @@
 """An MCP server over standard input and output, for tests: each tool is a way to behave, and so is each word it is run with.
 
 births    writes its process id into the file named next when it is started
-die       ends as soon as it is started, and writes so into the file named next
+die       ends as soon as it is started, complains, and writes so into the file named next
 born      writes into the file named next that it was started
 deaf      answers `initialize` and reads no further
 leveled   has a log level, which is `info` until it is told another one
@@ -71,7 +71,7 @@ def log(request):
 
 
 def noise(request):
-    sys.stdout.write("Listening!\n\n   \n{not json\n")
+    sys.stdout.write("Listening!\n\n   \n{not json\n\x1b[31mred\rgreen\tblue\r\n" + "\u00e9" * 1500 + "\n")
     answer(request, "made noise")
 
 
@@ -194,6 +194,7 @@ def main():
     if "die" in sys.argv:
         with open(after("die"), "a") as births:
             births.write("born\n")
+        sys.stderr.write("reading the licence\nno licence\n")
         sys.exit(3)
     if "born" in sys.argv:
         with open(sys.argv[sys.argv.index("born") + 1], "a") as births:

@@ -102,19 +102,24 @@ impl Pipe {
         Error::BackendClosed { backend: self.backend.clone() }
     }
 
-    /// Takes in what the backend wrote: a message, or a batch of them. Waits where a client is slow, not for long.
-    pub(crate) async fn receive(&self, line: Bytes) {
+    /// Takes in what the backend wrote: a message, or a batch of them. Waits where a client is slow, not for long. Whether
+    /// that is what it wrote.
+    pub(crate) async fn receive(&self, line: Bytes) -> bool {
         self.was_heard.store(true, Ordering::Relaxed);
         if !jsonrpc::is_batch(&line) {
             return self.take(line).await;
         }
-        for message in jsonrpc::split_batch(&line).unwrap_or_default() {
-            self.take(line.slice_ref(message.as_bytes())).await;
+        let Ok(messages) = jsonrpc::split_batch(&line) else { return false };
+        let mut are_messages = true;
+        for message in messages {
+            are_messages &= self.take(line.slice_ref(message.as_bytes())).await;
         }
+        are_messages
     }
 
-    async fn take(&self, line: Bytes) {
+    async fn take(&self, line: Bytes) -> bool {
         let route = self.table().route(&line);
+        let is_message = !matches!(route, Route::NoMessage);
         match route {
             Route::Answer(answer, answered) => {
                 if answer.send(answered).is_err() {
@@ -122,6 +127,7 @@ impl Pipe {
                 }
             }
             Route::Back(body) => self.outlet.write_soon(body),
+            Route::NoMessage => self.note_dropped("is none", &line),
             Route::Nowhere(why) => self.note_dropped(why, &line),
             Route::Streams(streams, message) => {
                 for stream in streams {
@@ -133,6 +139,7 @@ impl Pipe {
                 }
             }
         }
+        is_message
     }
 
     fn note_dropped(&self, why: &str, line: &Bytes) {

@@ -74,6 +74,8 @@ pub(super) enum Route {
     Answer(oneshot::Sender<Answered>, Answered),
     /// Nobody can take it, which the backend is told.
     Back(Bytes),
+    /// It is none.
+    NoMessage,
     /// It is dropped.
     Nowhere(&'static str),
     /// It goes to these streams.
@@ -307,7 +309,7 @@ impl Table {
             Ok(Message::Response(response)) => self.answer(line, &response),
             Ok(Message::Request(request)) => self.question(line, &request),
             Ok(Message::Notification(notification)) => self.notification(line, &notification),
-            Err(_) => Route::Nowhere("is no message"),
+            Err(_) => Route::NoMessage,
         }
     }
 

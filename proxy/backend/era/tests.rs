@@ -207,6 +207,40 @@ async fn what_was_asked_earlier_undoes_nothing_that_was_found_later() {
     }
 }
 
+/// How often it was counted to have changed its era.
+fn changes(backend: &Backend) -> u64 {
+    backend.shared.backend_era_changes.with_label_values(&[backend.name().as_str()]).get()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_never_answered_has_no_era_and_its_first_answer_changes_none() {
+    for does in [Die, StaySilent] {
+        let reach = "command: [x], timeout: { first_byte: 1s }";
+        let backend = backend(reach, &[(0, does), (0, MODERN)], (0, does));
+
+        assert!(open(&backend, Judged::No).await.is_err());
+
+        assert!(eras(&backend).is_empty() && is_due(&backend));
+        assert_eq!(open(&backend, Judged::No).await.unwrap().era(), Era::Modern);
+        assert_eq!((eras(&backend), changes(&backend)), (vec!["modern"], 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_modern_has_changed_once_also_when_it_then_refuses_a_handshake() {
+    for reach in ["command: [x]", "url: 'http://127.0.0.1:1/mcp'"] {
+        let backend = backend(reach, &[(0, Fail(-32601)), (0, MODERN)], (0, AGREED));
+        assert_eq!(open(&backend, Judged::No).await.unwrap().era(), Era::Legacy);
+
+        backend.doubt_era();
+        assert_eq!(open(&backend, Judged::No).await.unwrap().era(), Era::Modern);
+
+        assert_eq!((eras(&backend), changes(&backend)), (vec!["modern"], 1), "{reach}");
+        assert!(backend.refused_legacy());
+        assert_eq!((eras(&backend), changes(&backend)), (vec!["modern"], 1), "{reach}");
+    }
+}
+
 fn spoken(legacy: bool, modern: bool, found: Instant) -> Spoken {
     Spoken { legacy, modern, version: None, found: Some(found), is_doubted: false }
 }

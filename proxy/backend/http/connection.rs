@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use super::dial::Stream;
-use super::framing::{Framing, Malformed};
+use crate::framing::{Framing, Malformed};
 
 /// The largest head of a response.
 const MAX_HEAD: usize = 64 * 1024;

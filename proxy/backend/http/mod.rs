@@ -7,7 +7,6 @@
 
 mod connection;
 mod dial;
-mod framing;
 mod pool;
 
 use std::pin::pin;
@@ -23,10 +22,10 @@ use toolgate_config::{BackendName, Header, Remote, Url};
 
 use self::connection::{Connection, Head, Unread};
 use self::dial::{Dial, Tls};
-use self::framing::Framing;
 use self::pool::{Pool, Shared};
 use super::{Body, BuildError, Incoming, Outgoing, Transport};
 use crate::error::{Error, Phase};
+use crate::framing::Framing;
 use crate::tls;
 
 /// How long the answer of a backend is waited for that has stopped reading the request.
@@ -184,7 +183,7 @@ impl Http {
             })
         };
         let head = outcome.map_err(|error| (error, sent))?;
-        let (framing, is_reusable) = Framing::of(head.version, head.status, &head.headers)
+        let (framing, is_reusable) = Framing::of_response(head.version, head.status, &head.headers)
             .map_err(|_| (self.broken("its response is not HTTP"), true))?;
         let body = HttpBody {
             backend: self.backend.clone(),

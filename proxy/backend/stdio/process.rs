@@ -14,9 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use toolgate_config::BackendName;
 
+use super::failure::Failure;
 use super::lines::{Line, Lines};
 use super::restarts::Restarts;
-use super::stderr::{self, Measure, presentable};
+use super::stderr;
+use super::text::{Measure, presentable};
 use crate::backend::duplex::{Pipe, Receiver};
 use crate::error::Error;
 use crate::metrics::{Cap, Metrics};
@@ -29,9 +31,6 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 pub(super) const END: Duration = Duration::from_secs(4);
 /// How long the output of a process that has ended is read: all of it is there, unless somebody else holds it open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// How much of a line that is no message is logged.
-const MAX_NOISE: usize = 200;
 
 /// The group that a process leads. Dropped, everything in it is killed.
 struct Group(Pid);
@@ -88,6 +87,7 @@ pub(super) struct Tending {
     pub(super) backend: BackendName,
     pub(super) max_line: usize,
     pub(super) restarts: Arc<Mutex<Restarts>>,
+    pub(super) failure: Arc<Failure>,
     /// Whether it is one session's alone: once it has spoken, its end is nobody else's business.
     pub(super) is_own: bool,
     pub(super) pipe: Arc<Pipe>,
@@ -101,7 +101,7 @@ impl Tending {
         let pid = child.id().unwrap_or_default();
         tracing::debug!(backend = %self.backend, pid, "process started");
         tokio::spawn(write(stdin, queued, Arc::clone(&self.pipe)));
-        tokio::spawn(stderr::log(stderr, self.backend.clone(), pid));
+        let complaining = tokio::spawn(stderr::log(stderr, self.backend.clone(), pid));
         let reading = self.read(Lines::new(stdout, self.max_line)).fuse();
         tokio::pin!(reading);
         let over = tokio::select! {
@@ -126,23 +126,50 @@ impl Tending {
         };
         drop(group);
         self.note(&over, pid, status);
+        if !matches!(over, Over::Asked) {
+            let complaint = timeout(LAST_WORDS, complaining).await.ok().and_then(Result::ok).flatten();
+            self.failure.ended(&self.how(&over, status), complaint.as_deref());
+        }
         drop(place);
     }
 
     async fn read(&self, mut lines: Lines<ChildStdout>) -> Over {
         let mut noise = Measure::new(Instant::now());
-        loop {
+        let over = loop {
             match lines.next().await {
-                Ok(Some(Line::Line(line))) if !matches!(line.trim_ascii_start().first(), Some(b'{' | b'[')) => {
-                    if noise.take(Instant::now()).1 {
-                        let text = presentable(line.get(..MAX_NOISE).unwrap_or(&line));
-                        tracing::warn!(backend = %self.backend, "it wrote what is no message: {text}");
+                Ok(Some(Line::Line(line))) if line.trim_ascii().is_empty() => {}
+                Ok(Some(Line::Line(line))) => {
+                    let may_be_message = matches!(line.trim_ascii_start().first(), Some(b'{' | b'['));
+                    if !may_be_message || !self.pipe.receive(line.clone()).await {
+                        let (left_out, fits) = noise.take(Instant::now());
+                        self.tell_left_out(left_out);
+                        if fits {
+                            tracing::warn!(backend = %self.backend, "it wrote what is no message: {}", presentable(&line));
+                        }
                     }
                 }
-                Ok(Some(Line::Line(line))) => self.pipe.receive(line).await,
-                Ok(Some(Line::TooLong(_))) => return Over::TooLong,
-                Ok(None) | Err(_) => return Over::Ended,
+                Ok(Some(Line::TooLong(_))) => break Over::TooLong,
+                Ok(None) | Err(_) => break Over::Ended,
             }
+        };
+        self.tell_left_out(noise.take_left_out());
+        over
+    }
+
+    fn tell_left_out(&self, lines: u64) {
+        if lines > 0 {
+            tracing::warn!(backend = %self.backend, lines, "it wrote what is no message: lines left out");
+        }
+    }
+
+    /// How it ended, for the operator.
+    fn how(&self, over: &Over, status: Option<ExitStatus>) -> String {
+        match (over, status) {
+            (Over::TooLong, _) => {
+                format!("wrote a line longer than {} bytes, its `max_line`, and was ended", self.max_line)
+            }
+            (Over::Asked | Over::Ended, Some(status)) => format!("ended by itself ({status})"),
+            (Over::Asked | Over::Ended, None) => "ended by itself".to_owned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! How long the body of a response is (RFC 9112, section 6.3), and taking it out of its chunks.
+//! How long the body of an HTTP/1 message is (RFC 9112, section 6.3), and taking it out of its chunks.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -9,11 +9,11 @@ const MAX_LINE: usize = 4 * 1024;
 
 /// What is no HTTP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// How much of a body is still to come.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     /// So many bytes.
     Length(u64),
     Chunks(Chunks),
@@ -23,7 +23,7 @@ pub(super) enum Framing {
 
 /// Where in the chunks of a body the next byte is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Chunks {
+pub(crate) enum Chunks {
     /// Before a line that announces a chunk.
     Size,
     /// So many bytes before the end of one.
@@ -36,50 +36,50 @@ pub(super) enum Chunks {
 }
 
 impl Framing {
-    /// Of the body after a head, and whether its connection can be used again once it is over.
+    /// Of the body of a request, and whether its connection may be used again once it is over.
+    ///
+    /// # Errors
+    /// When the head leaves open where the body ends, or says it twice: what one reader takes for a body, another may take for
+    /// the next request.
+    pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Result<(Self, bool), Malformed> {
+        let framing = match (is_chunked(version, headers)?, length(headers)?) {
+            (true, Some(_)) => return Err(Malformed),
+            (true, None) => Self::Chunks(Chunks::Size),
+            (false, length) => Self::Length(length.unwrap_or(0)),
+        };
+        Ok((framing, keeps_alive(version, headers)))
+    }
+
+    /// Of the body of a response, and whether its connection can be used again once it is over.
     ///
     /// # Errors
     /// When the head leaves open where the body ends.
-    pub(super) fn of(version: Version, status: StatusCode, headers: &HeaderMap) -> Result<(Self, bool), Malformed> {
-        let keeps_alive = if version == Version::HTTP_10 {
-            has_token(headers, "keep-alive") && !has_token(headers, "close")
-        } else {
-            !has_token(headers, "close")
-        };
+    pub(crate) fn of_response(
+        version: Version,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<(Self, bool), Malformed> {
+        let keeps_alive = keeps_alive(version, headers);
         if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
             return Ok((Self::Length(0), keeps_alive));
         }
-        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-        if let Some(coding) = codings.next() {
-            let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-            if !is_chunked || codings.next().is_some() || version == Version::HTTP_10 {
-                return Err(Malformed);
-            }
+        if is_chunked(version, headers)? {
             // Both at once may be an attempt to smuggle: nothing else is read from such a connection.
             return Ok((Self::Chunks(Chunks::Size), keeps_alive && !headers.contains_key(CONTENT_LENGTH)));
         }
-        let mut length = None;
-        for value in headers.get_all(CONTENT_LENGTH) {
-            for one in value.as_bytes().split(|byte| *byte == b',') {
-                let one = number(one.trim_ascii()).ok_or(Malformed)?;
-                if length.replace(one).is_some_and(|other| other != one) {
-                    return Err(Malformed);
-                }
-            }
-        }
-        Ok(match length {
+        Ok(match length(headers)? {
             Some(length) => (Self::Length(length), keeps_alive),
             None => (Self::Close, false),
         })
     }
 
     /// Whether the body is all there. One that ends with its connection never is before that.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunks(Chunks::Over))
     }
 
     /// Whether a body that ended with its connection is whole.
-    pub(super) fn ends_with_connection(&self) -> bool {
+    pub(crate) fn ends_with_connection(&self) -> bool {
         matches!(self, Self::Close)
     }
 
@@ -87,7 +87,7 @@ impl Framing {
     ///
     /// # Errors
     /// When what was read are no chunks.
-    pub(super) fn take(&mut self, read: &mut BytesMut) -> Result<Bytes, Malformed> {
+    pub(crate) fn take(&mut self, read: &mut BytesMut) -> Result<Bytes, Malformed> {
         match self {
             Self::Length(left) => Ok(split(read, left)),
             Self::Chunks(chunks) => chunks.take(read),
@@ -151,6 +151,33 @@ fn split(read: &mut BytesMut, left: &mut u64) -> Bytes {
     read.split_to(here).freeze()
 }
 
+/// Whether the connection stays open after the message, as far as its head says.
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    !has_token(headers, "close") && (version != Version::HTTP_10 || has_token(headers, "keep-alive"))
+}
+
+/// Whether the body comes in chunks. No other coding is known.
+fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Malformed> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(false) };
+    let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if is_chunked && codings.next().is_none() && version != Version::HTTP_10 { Ok(true) } else { Err(Malformed) }
+}
+
+/// `Content-Length`, which may come more than once if it says the same.
+fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+    let mut length = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        for one in value.as_bytes().split(|byte| *byte == b',') {
+            let one = number(one.trim_ascii()).ok_or(Malformed)?;
+            if length.replace(one).is_some_and(|other| other != one) {
+                return Err(Malformed);
+            }
+        }
+    }
+    Ok(length)
+}
+
 /// Digits and nothing else.
 fn number(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
@@ -177,7 +204,7 @@ mod tests {
     }
 
     fn framing(headers: &[(&str, &str)]) -> Result<(Framing, bool), Malformed> {
-        Framing::of(Version::HTTP_11, StatusCode::OK, &head(headers))
+        Framing::of_response(Version::HTTP_11, StatusCode::OK, &head(headers))
     }
 
     #[test]
@@ -187,9 +214,9 @@ mod tests {
         assert_eq!(framing(&[("content-length", "5"), ("connection", "Close")]), Ok((Framing::Length(5), false)));
         assert_eq!(framing(&[("transfer-encoding", "Chunked")]), Ok((Framing::Chunks(Chunks::Size), true)));
         assert_eq!(framing(&[]), Ok((Framing::Close, false)));
-        let empty = Framing::of(Version::HTTP_11, StatusCode::NO_CONTENT, &head(&[("content-length", "5")]));
+        let empty = Framing::of_response(Version::HTTP_11, StatusCode::NO_CONTENT, &head(&[("content-length", "5")]));
         assert_eq!(empty, Ok((Framing::Length(0), true)));
-        let old = Framing::of(Version::HTTP_10, StatusCode::OK, &head(&[("content-length", "5")]));
+        let old = Framing::of_response(Version::HTTP_10, StatusCode::OK, &head(&[("content-length", "5")]));
         assert_eq!(old, Ok((Framing::Length(5), false)));
     }
 
@@ -227,6 +254,22 @@ mod tests {
         endless.extend_from_slice(&b";"[..]);
         endless.extend_from_slice(&vec![b'x'; MAX_LINE]);
         assert_eq!(Chunks::Size.take(&mut endless), Err(Malformed));
+    }
+
+    #[test]
+    fn a_request_says_where_its_body_ends_in_one_way() {
+        let request = |headers: &[(&str, &str)]| Framing::of_request(Version::HTTP_11, &head(headers));
+        assert_eq!(request(&[]), Ok((Framing::Length(0), true)));
+        assert_eq!(request(&[("content-length", "5")]), Ok((Framing::Length(5), true)));
+        assert_eq!(request(&[("transfer-encoding", "chunked")]), Ok((Framing::Chunks(Chunks::Size), true)));
+        assert_eq!(request(&[("connection", "x, close")]), Ok((Framing::Length(0), false)));
+        assert_eq!(request(&[("transfer-encoding", "chunked"), ("content-length", "5")]), Err(Malformed));
+        assert_eq!(request(&[("transfer-encoding", "xchunked"), ("content-length", "5")]), Err(Malformed));
+        assert_eq!(request(&[("content-length", "0"), ("content-length", "5")]), Err(Malformed));
+        let old = |headers: &[(&str, &str)]| Framing::of_request(Version::HTTP_10, &head(headers));
+        assert_eq!(old(&[]), Ok((Framing::Length(0), false)));
+        assert_eq!(old(&[("connection", "keep-alive")]), Ok((Framing::Length(0), true)));
+        assert_eq!(old(&[("transfer-encoding", "chunked")]), Err(Malformed));
     }
 
     proptest! {

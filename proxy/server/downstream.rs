@@ -1,0 +1,178 @@
+//! One request of a client and its reply, over either HTTP.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora_core::protocols::http::ServerSession;
+use pingora_http::ResponseHeader;
+
+use super::http1::Http1;
+
+/// The client is gone, or does not read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Gone;
+
+/// A client's side of a request.
+pub(super) enum Downstream {
+    Http1(Box<Http1>),
+    /// As pingora's HTTP/2 has it.
+    Http2(Box<ServerSession>),
+}
+
+impl Downstream {
+    /// One of HTTP/2.
+    pub(super) fn http2(session: ServerSession) -> Self {
+        Self::Http2(Box::new(session))
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
+    /// The head of the request.
+    pub(super) fn head(&self) -> &Parts {
+        match self {
+            Self::Http1(http1) => &http1.request,
+            Self::Http2(session) => session.req_header(),
+        }
+    }
+
+    /// The other end of the connection.
+    pub(super) fn peer(&self) -> IpAddr {
+        match self {
+            Self::Http1(http1) => http1.peer,
+            Self::Http2(session) => {
+                let peer = session.client_addr().and_then(|addr| addr.as_inet());
+                peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip)
+            }
+        }
+    }
+
+    /// How long a client may take to read anything of what is written.
+    pub(super) fn set_write_timeout(&mut self, limit: Duration) {
+        match self {
+            Self::Http1(http1) => http1.write_timeout = limit,
+            Self::Http2(session) => session.set_write_timeout(Some(limit)),
+        }
+    }
+
+    /// Has the connection closed after this request. Those of HTTP/2 end by themselves.
+    pub(super) fn close(&mut self) {
+        if let Self::Http1(http1) = self {
+            http1.keeps_alive = false;
+        }
+    }
+
+    /// Whether the connection may be used for another request.
+    pub(super) fn keeps_alive(&self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.keeps_alive && http1.is_body_done(),
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Whether the request's body was read to its end.
+    pub(super) fn is_body_done(&mut self) -> bool {
+        match self {
+            Self::Http1(http1) => http1.is_body_done(),
+            Self::Http2(session) => session.is_body_done(),
+        }
+    }
+
+    /// Tells a client that waits for it to go on with the body.
+    pub(super) async fn go_on(&mut self) -> Result<(), Gone> {
+        match self {
+            Self::Http1(http1) => http1.go_on().await,
+            Self::Http2(session) => session.write_continue_response().await.map_err(|_| Gone),
+        }
+    }
+
+    /// The next bytes of the request's body; `None` at its end. Where its length is known it comes whole, if it is not longer
+    /// than `most`.
+    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Gone> {
+        match self {
+            Self::Http1(http1) => http1.body(most).await,
+            Self::Http2(session) => session.read_request_body().await.map_err(|_| Gone),
+        }
+    }
+
+    /// Completes when the client has left.
+    pub(super) async fn left(&mut self) {
+        match self {
+            Self::Http1(http1) => http1.left().await,
+            Self::Http2(session) => drop(session.read_body_or_idle(true).await),
+        }
+    }
+
+    /// Begins a reply; `length` of its body, if it is known and not among the headers.
+    pub(super) async fn begin(
+        &mut self,
+        status: StatusCode,
+        headers: [&[(HeaderName, HeaderValue)]; 2],
+        length: Option<usize>,
+    ) -> Result<(), Gone> {
+        match self {
+            Self::Http1(http1) => {
+                http1.begin(status, headers, length);
+                Ok(())
+            }
+            Self::Http2(session) => {
+                let mut head = ResponseHeader::build(status, None).map_err(|_| Gone)?;
+                for (name, value) in headers.into_iter().flatten() {
+                    head.insert_header(name.clone(), value.clone()).map_err(|_| Gone)?;
+                }
+                if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
+                    head.insert_header(http::header::CONTENT_LENGTH, length).map_err(|_| Gone)?;
+                }
+                session.write_response_header(Box::new(head)).await.map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// Has what was begun leave, where nothing of the body can go with it yet.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        match self {
+            Self::Http1(http1) => http1.flush().await,
+            Self::Http2(_) => Ok(()),
+        }
+    }
+
+    /// Writes bytes of the reply's body, and its end with the last of them.
+    pub(super) async fn send(&mut self, pieces: &[Bytes], is_last: bool) -> Result<(), Gone> {
+        match self {
+            Self::Http1(http1) => http1.send(pieces, is_last).await,
+            Self::Http2(session) => {
+                let end = pieces.iter().rposition(|piece| !piece.is_empty());
+                for (place, piece) in pieces.iter().enumerate() {
+                    if !piece.is_empty() {
+                        let is_end = is_last && end == Some(place);
+                        session.write_response_body(piece.clone(), is_end).await.map_err(|_| Gone)?;
+                    }
+                }
+                if !is_last || end.is_some() {
+                    return Ok(());
+                }
+                session.write_response_body(Bytes::new(), true).await.map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// Closes the connection, or the stream of one that has several.
+    pub(super) async fn shutdown(&mut self) {
+        match self {
+            Self::Http1(http1) => http1.shutdown().await,
+            Self::Http2(session) => session.shutdown().await,
+        }
+    }
+
+    /// Ends what was well written.
+    pub(super) async fn finish(self) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(session) => drop(session.finish().await),
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! HTTP/1 with one client: heads by `httparse`, bodies as they come, a short reply in one write.
+//!
+//! pingora's session is made for proxies that pass on what they cannot read: it sets up more for each request than a call
+//! costs, and it holds its buffers while a stream waits. Here a connection that waits, for a request or for an event, holds
+//! none.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Write as _};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use memchr::memmem;
+use pingora_core::protocols::Stream;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::time::timeout;
+
+use super::MAX_HEAD;
+use super::downstream::Gone;
+use crate::framing::{Framing, Malformed};
+
+/// The most headers of a request.
+const MAX_HEADERS: usize = 128;
+/// What is read at once where it is not known how much there is, by way of the stack.
+const READ: usize = 4 * 1024;
+/// Room that is made at once for a body of which the rest is still to come.
+const ROOM: usize = 256 * 1024;
+/// Up to so much is copied together and written from one place; more is written from where it is.
+const COPIED: usize = 16 * 1024;
+
+/// A connection, and the request on it whose turn it is.
+pub(super) struct Http1 {
+    stream: Stream,
+    pub(super) peer: IpAddr,
+    /// What was read and not used yet.
+    read: BytesMut,
+    pub(super) request: Parts,
+    /// What is still to come of its body.
+    body: Framing,
+    /// Whether the connection may be used again after it.
+    pub(super) keeps_alive: bool,
+    /// How long a client may take to read anything of what is written.
+    pub(super) write_timeout: Duration,
+    /// What was not written yet: the head of a reply goes with the first bytes of its body.
+    head: Vec<u8>,
+    extent: Extent,
+}
+
+/// How the end of a reply is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Extent {
+    /// There is no body, whatever its head says.
+    Bodiless,
+    Chunks,
+    /// By its length, or the end of the connection.
+    Plain,
+}
+
+/// Why there is no request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unread {
+    Closed,
+    Malformed,
+    TooLarge,
+}
+
+impl From<Malformed> for Unread {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<io::Error> for Unread {
+    fn from(_: io::Error) -> Self {
+        Self::Closed
+    }
+}
+
+impl Http1 {
+    pub(super) fn new(stream: Stream, peer: IpAddr) -> Self {
+        Self {
+            stream,
+            peer,
+            read: BytesMut::new(),
+            request: http::Request::new(()).into_parts().0,
+            body: Framing::Length(0),
+            keeps_alive: false,
+            write_timeout: Duration::MAX,
+            head: Vec::new(),
+            extent: Extent::Bodiless,
+        }
+    }
+
+    /// Waits for the first bytes of a request; false when the client closed the connection instead.
+    pub(super) async fn begun(&mut self) -> bool {
+        if self.read.is_empty() {
+            // What may wait for long holds on to no memory.
+            self.read = BytesMut::new();
+        }
+        !self.read.is_empty() || self.fill().await.is_ok_and(|read| read > 0)
+    }
+
+    /// Reads the head of the next request into [`Self::request`]. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) async fn next(&mut self) -> Result<(), Unread> {
+        // A head that comes in pieces is looked at when it may be whole, and not for every byte.
+        let mut is_due = !self.read.is_empty();
+        loop {
+            if is_due && self.parse()? {
+                return Ok(());
+            }
+            if self.read.len() > MAX_HEAD {
+                return Err(Unread::TooLarge);
+            }
+            let before = self.read.len();
+            if self.fill().await? == 0 {
+                return Err(if self.read.is_empty() { Unread::Closed } else { Unread::Malformed });
+            }
+            let new = self.read.get(before.saturating_sub(3)..).unwrap_or_default();
+            is_due = before == 0 || [&b"\n\r\n"[..], b"\n\n"].iter().any(|end| memmem::find(new, end).is_some());
+        }
+    }
+
+    /// Takes the head at the start of what was read, if it is all there.
+    fn parse(&mut self) -> Result<bool, Unread> {
+        let mut space = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = httparse::ParserConfig::default()
+            .parse_request_with_uninit_headers(&mut request, &self.read, &mut space)
+            .map_err(
+                |error| {
+                    if error == httparse::Error::TooManyHeaders { Unread::TooLarge } else { Unread::Malformed }
+                },
+            )?;
+        let httparse::Status::Complete(length) = parsed else { return Ok(false) };
+        if length > MAX_HEAD {
+            return Err(Unread::TooLarge);
+        }
+        let start = self.read.as_ptr().addr();
+        let place = |part: &[u8]| -> Range<usize> {
+            let at = part.as_ptr().addr() - start;
+            at..at + part.len()
+        };
+        let method = Method::from_bytes(request.method.unwrap_or("").as_bytes()).map_err(|_| Unread::Malformed)?;
+        let target = place(request.path.unwrap_or("").as_bytes());
+        let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+        let mut places = Vec::with_capacity(request.headers.len());
+        for header in request.headers.iter() {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Unread::Malformed)?;
+            places.push((name, place(header.value)));
+        }
+        let head = self.read.split_to(length).freeze();
+        let mut headers = HeaderMap::with_capacity(places.len());
+        for (name, place) in places {
+            let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Unread::Malformed)?;
+            headers.append(name, value);
+        }
+        let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unread::Malformed)?;
+        one_host(&uri, &headers)?;
+        (self.body, self.keeps_alive) = Framing::of_request(version, &headers)?;
+        let request = &mut self.request;
+        (request.method, request.uri, request.version, request.headers) = (method, uri, version, headers);
+        Ok(true)
+    }
+
+    /// Whether the request's body was read to its end.
+    pub(super) fn is_body_done(&self) -> bool {
+        self.body.is_over()
+    }
+
+    /// Tells a client that waits for it to go on with the body.
+    pub(super) async fn go_on(&mut self) -> Result<(), Gone> {
+        if self.body.is_over() || !self.read.is_empty() {
+            return Ok(());
+        }
+        self.write(&mut [IoSlice::new(b"HTTP/1.1 100 Continue\r\n\r\n")]).await
+    }
+
+    /// The next bytes of the request's body, never empty; `None` at its end. One of known length comes whole, if it is not
+    /// longer than `most`.
+    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Gone> {
+        loop {
+            let missing = match self.body {
+                Framing::Length(left) if left <= most => left.saturating_sub(self.read.len() as u64),
+                Framing::Length(_) | Framing::Chunks(_) | Framing::Close => 0,
+            };
+            if missing == 0 {
+                let taken = self.body.take(&mut self.read).map_err(|_| Gone)?;
+                if !taken.is_empty() {
+                    return Ok(Some(taken));
+                }
+                if self.body.is_over() {
+                    return Ok(None);
+                }
+            }
+            if missing > READ as u64 {
+                self.read.reserve(usize::try_from(missing).unwrap_or(ROOM).min(ROOM));
+                if self.stream.read_buf(&mut self.read).await.map_err(|_| Gone)? == 0 {
+                    return Err(Gone);
+                }
+            } else if self.fill().await.map_err(|_| Gone)? == 0 {
+                return Err(Gone);
+            }
+        }
+    }
+
+    /// Completes when the client has left. A request that it sent ahead waits for its turn, and hides that.
+    pub(super) async fn left(&mut self) {
+        poll_fn(|cx| {
+            if !self.read.is_empty() {
+                return Poll::Pending;
+            }
+            match ready!(self.poll_fill(cx)) {
+                Ok(0) | Err(_) => Poll::Ready(()),
+                Ok(_) => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    /// Reads more, by way of the stack: whoever waits here holds no buffer.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [const { MaybeUninit::uninit() }; READ];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space))?;
+        self.read.extend_from_slice(space.filled());
+        Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Begins a reply, which is written with the first bytes of its body. Without a length the body ends as the client's
+    /// version of HTTP lets it.
+    pub(super) fn begin(
+        &mut self,
+        status: StatusCode,
+        headers: [&[(HeaderName, HeaderValue)]; 2],
+        length: Option<usize>,
+    ) {
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+        head.extend_from_slice(b"\r\n");
+        let mut has_length = length.is_some();
+        for (name, value) in headers.into_iter().flatten() {
+            has_length |= name == CONTENT_LENGTH;
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        self.extent = Extent::Plain;
+        match length {
+            Some(_) if status == StatusCode::NO_CONTENT => self.extent = Extent::Bodiless,
+            // Writing to memory cannot fail.
+            Some(length) => drop(write!(head, "content-length: {length}\r\n")),
+            None if has_length => {}
+            None if self.request.version == Version::HTTP_10 => self.keeps_alive = false,
+            None => {
+                head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                self.extent = Extent::Chunks;
+            }
+        }
+        if self.request.method == Method::HEAD {
+            self.extent = Extent::Bodiless;
+        }
+        match (self.keeps_alive, self.request.version) {
+            (false, _) => head.extend_from_slice(b"connection: close\r\n"),
+            (true, Version::HTTP_10) => head.extend_from_slice(b"connection: keep-alive\r\n"),
+            (true, _) => {}
+        }
+        let _ = write!(head, "date: {}\r\n\r\n", httpdate::HttpDate::from(SystemTime::now()));
+        self.head = head;
+    }
+
+    /// Writes bytes of the reply's body, after its head if that is still to be written.
+    pub(super) async fn send(&mut self, pieces: &[Bytes], is_last: bool) -> Result<(), Gone> {
+        let mut front = std::mem::take(&mut self.head);
+        let length = if self.extent == Extent::Bodiless { 0 } else { pieces.iter().map(Bytes::len).sum() };
+        let is_chunk = self.extent == Extent::Chunks && length > 0;
+        if is_chunk {
+            let _ = write!(front, "{length:x}\r\n");
+        }
+        let back: &[u8] = match (is_chunk, is_last && self.extent == Extent::Chunks) {
+            (true, true) => b"\r\n0\r\n\r\n",
+            (true, false) => b"\r\n",
+            (false, true) => b"0\r\n\r\n",
+            (false, false) => b"",
+        };
+        let pieces = if length == 0 { &[][..] } else { pieces };
+        if length <= COPIED {
+            pieces.iter().for_each(|piece| front.extend_from_slice(piece));
+            front.extend_from_slice(back);
+            return if front.is_empty() { Ok(()) } else { self.write(&mut [IoSlice::new(&front)]).await };
+        }
+        let parts = [&*front].into_iter().chain(pieces.iter().map(|piece| &**piece)).chain([back]);
+        let mut parts: Vec<_> = parts.filter(|part| !part.is_empty()).map(IoSlice::new).collect();
+        self.write(&mut parts).await
+    }
+
+    /// Writes the head of a reply whose body is still to come.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        self.send(&[], false).await
+    }
+
+    async fn write(&mut self, mut parts: &mut [IoSlice<'_>]) -> Result<(), Gone> {
+        while !parts.is_empty() {
+            let writing = poll_fn(|cx| {
+                let stream = Pin::new(&mut self.stream);
+                match &*parts {
+                    [one] => stream.poll_write(cx, one),
+                    several => stream.poll_write_vectored(cx, several),
+                }
+            });
+            let written = timeout(self.write_timeout, writing).await.map_err(|_| Gone)?.map_err(|_| Gone)?;
+            if written == 0 {
+                return Err(Gone);
+            }
+            IoSlice::advance_slices(&mut parts, written);
+        }
+        timeout(self.write_timeout, self.stream.flush()).await.map_err(|_| Gone)?.map_err(|_| Gone)
+    }
+
+    /// Answers what is no request that could be read.
+    pub(super) async fn refuse(&mut self, status: StatusCode, headers: &[(HeaderName, HeaderValue)], body: &[Bytes]) {
+        self.keeps_alive = false;
+        // The last one's head says nothing of this one.
+        (self.request.method, self.request.version) = (Method::POST, Version::HTTP_11);
+        self.begin(status, [headers, &[]], Some(body.iter().map(Bytes::len).sum()));
+        // A client that does not read it is gone, too.
+        let _ = self.send(body, true).await;
+    }
+
+    /// Closes the connection.
+    pub(super) async fn shutdown(&mut self) {
+        // The client may be gone already.
+        let _ = timeout(self.write_timeout, tokio::io::AsyncWriteExt::shutdown(&mut self.stream)).await;
+    }
+}
+
+/// A request names one host, or none: two may be told apart by whoever reads it next (RFC 9112, section 3.2).
+fn one_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
+    let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let (host, another) = (hosts.next(), hosts.next());
+    let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
+    let differs = host.zip(authority).is_some_and(|(host, authority)| host != authority);
+    let has_user = host.into_iter().chain(authority).any(|name| name.contains(&b'@'));
+    if another.is_some() || differs || has_user { Err(Malformed) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    /// A client's end of a connection, and the gateway's.
+    fn connection() -> (DuplexStream, Http1) {
+        let (client, stream) = duplex(1024 * 1024);
+        (client, Http1::new(Box::new(stream), IpAddr::from([127, 0, 0, 1])))
+    }
+
+    /// What comes of a request head.
+    async fn read(head: &[u8]) -> Result<(), Unread> {
+        let (mut client, mut http1) = connection();
+        client.write_all(head).await.unwrap();
+        drop(client);
+        http1.next().await
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_is_told_from_what_is_none() {
+        let long = format!("GET / HTTP/1.1\r\nx: {}", "x".repeat(MAX_HEAD));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(MAX_HEADERS + 1));
+        for (head, told) in [
+            ("", Unread::Closed),
+            ("GET / HTTP/1.1\r\nhost: a\r\n", Unread::Malformed),
+            ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", Unread::Malformed),
+            ("GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", Unread::Malformed),
+            ("GET / HTTP/1.1\r\nhost: u@a\r\n\r\n", Unread::Malformed),
+            ("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n", Unread::Malformed),
+            ("GET http://u@a/ HTTP/1.1\r\n\r\n", Unread::Malformed),
+            ("GET /\u{7f} HTTP/1.1\r\n\r\n", Unread::Malformed),
+            ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Unread::Malformed),
+            ("GET / HTTP/3.0\r\n\r\n", Unread::Malformed),
+            (&long, Unread::TooLarge),
+            (&many, Unread::TooLarge),
+        ] {
+            assert_eq!(read(head.as_bytes()).await, Err(told), "{head:.60}");
+        }
+        assert_eq!(read(b"GET http://a:1/b?c HTTP/1.1\r\nhost: a:1\r\n\r\n").await, Ok(()));
+        assert_eq!(read(b"\r\nGET / HTTP/1.1\r\nx:\xff\n\n").await, Ok(()));
+    }
+
+    /// The reply to a request with this head, without its date.
+    async fn replied(head: &str, status: StatusCode, length: Option<usize>, pieces: &[&'static [u8]]) -> String {
+        let (mut client, mut http1) = connection();
+        client.write_all(head.as_bytes()).await.unwrap();
+        http1.next().await.unwrap();
+        let header = [(HeaderName::from_static("x"), HeaderValue::from_static("y"))];
+        http1.begin(status, [&header, &[]], length);
+        let (last, first) = pieces.split_last().unwrap();
+        for piece in first {
+            http1.send(&[Bytes::from_static(piece)], false).await.unwrap();
+        }
+        http1.send(&[Bytes::from_static(last), Bytes::new()], true).await.unwrap();
+        drop(http1);
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).await.unwrap();
+        reply.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+    }
+
+    #[tokio::test]
+    async fn replies_end_as_the_client_can_tell() {
+        const GET: &str = "GET / HTTP/1.1\r\n\r\n";
+        let reply = replied(GET, StatusCode::OK, Some(4), &[b"a", b"bcd"]).await;
+        assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 4\r\n\r\nabcd");
+        let reply = replied(GET, StatusCode::OK, None, &[b"a", b"", b"bcd"]).await;
+        assert_eq!(
+            reply,
+            "HTTP/1.1 200 OK\r\nx: y\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n3\r\nbcd\r\n0\r\n\r\n"
+        );
+        let reply = replied(GET, StatusCode::NO_CONTENT, Some(0), &[b""]).await;
+        assert_eq!(reply, "HTTP/1.1 204 No Content\r\nx: y\r\n\r\n");
+        let reply = replied("HEAD / HTTP/1.1\r\n\r\n", StatusCode::OK, Some(4), &[b"abcd"]).await;
+        assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 4\r\n\r\n");
+        let reply = replied("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", StatusCode::OK, None, &[b"ab"]).await;
+        assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\nconnection: close\r\n\r\nab");
+        let reply =
+            replied("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", StatusCode::OK, Some(2), &[b"ab"]).await;
+        assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\nab");
+    }
+
+    #[tokio::test]
+    async fn large_replies_are_written_from_where_they_are() {
+        static LARGE: [u8; 3 * COPIED] = [b'x'; 3 * COPIED];
+        let reply = replied("GET / HTTP/1.1\r\n\r\n", StatusCode::OK, None, &[&LARGE, &LARGE]).await;
+        let (_, body) = reply.split_once("\r\n\r\n").unwrap();
+        let mut read = BytesMut::from(body);
+        let mut framing = Framing::Chunks(crate::framing::Chunks::Size);
+        let mut whole = Vec::new();
+        while let Ok(piece) = framing.take(&mut read)
+            && !piece.is_empty()
+        {
+            whole.extend_from_slice(&piece);
+        }
+        assert!(framing.is_over() && whole == [LARGE, LARGE].concat());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up_on() {
+        let (client, stream) = duplex(64);
+        let mut http1 = Http1::new(Box::new(stream), IpAddr::from([127, 0, 0, 1]));
+        http1.write_timeout = Duration::from_millis(20);
+        http1.begin(StatusCode::OK, [&[], &[]], None);
+
+        assert_eq!(http1.send(&[Bytes::from_static(&[0; 1024])], false).await, Err(Gone));
+        drop(client);
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_the_same_however_they_arrive(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9_000), 1..4),
+            chunked in any::<bool>(),
+            most in 0_u64..9_000,
+            cuts in prop::collection::vec(1_usize..3_000, 1..30),
+        ) {
+            let mut wire = Vec::new();
+            for body in &bodies {
+                wire.extend(b"POST /mcp HTTP/1.1\r\nHost: a\r\nX-Name:  some value \r\n");
+                if chunked {
+                    wire.extend(b"Transfer-Encoding: chunked\r\n\r\n");
+                    for chunk in body.chunks(777) {
+                        wire.extend(format!("{:x}\r\n", chunk.len()).bytes().chain(chunk.iter().copied()).chain(*b"\r\n"));
+                    }
+                    wire.extend(b"0\r\n\r\n");
+                } else {
+                    wire.extend(format!("Content-Length: {}\r\n\r\n", body.len()).bytes().chain(body.iter().copied()));
+                }
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (mut client, mut http1) = connection();
+                let writing = async {
+                    let mut rest = &wire[..];
+                    for cut in cuts.iter().cycle() {
+                        let (now, later) = rest.split_at((*cut).min(rest.len()));
+                        client.write_all(now).await.unwrap();
+                        tokio::task::yield_now().await;
+                        rest = later;
+                        if rest.is_empty() {
+                            break;
+                        }
+                    }
+                };
+                let reading = async {
+                    for body in &bodies {
+                        assert!(http1.begun().await);
+                        http1.next().await.unwrap();
+                        assert_eq!(http1.request.uri.path(), "/mcp");
+                        assert_eq!(http1.request.headers["x-name"], "some value");
+                        let (mut whole, mut pieces) = (Vec::new(), 0);
+                        while let Some(piece) = http1.body(most).await.unwrap() {
+                            whole.extend_from_slice(&piece);
+                            pieces += 1;
+                        }
+                        assert!(whole == *body && http1.is_body_done() && http1.keeps_alive);
+                        assert!(chunked || body.len() as u64 > most || pieces <= 1, "{pieces}");
+                    }
+                };
+                tokio::join!(writing, reading);
+                drop(client);
+                assert!(!http1.begun().await);
+            });
+        }
+    }
+}
