@@ -176,7 +176,7 @@ const fn own_code(status: StatusCode) -> i64 {
 }
 
 /// What nginx logs for a request whose client left: the status that says it best, though no standard has it.
-const CLIENT_CLOSED: i64 = 499;
+pub(crate) const CLIENT_CLOSED: i64 = 499;
 /// `-32020`, HeaderMismatch (2026-07-28).
 pub(crate) const HEADER_MISMATCH: i64 = -32020;
 /// `-32002`, resource not found (up to 2025-11-25).

@@ -24,6 +24,8 @@ use crate::snapshot::Snapshot;
 
 /// How often what is no longer needed is looked for.
 const SWEEP: Duration = Duration::from_secs(15);
+/// How often freed memory is looked for.
+const GIVE_BACK: Duration = Duration::from_millis(1_200);
 /// Backend sessions closed at once.
 const CLOSES_AT_ONCE: usize = 32;
 /// How long one sweep, or a stop, waits for backends to end sessions, and for processes to end. Longer than one of either may
@@ -123,6 +125,7 @@ impl Gateway {
             self.tend(backend);
         }
         tokio::spawn(sweep(Arc::clone(self)));
+        tokio::spawn(give_back(Arc::clone(self)));
         self.measure();
     }
 
@@ -288,6 +291,20 @@ async fn sweep(gateway: Arc<Gateway>) {
             .metrics
             .retain_tools(|of, tool| catalog.route(tool).is_some_and(|route| route.backend.name().as_str() == of));
         gateway.measure();
+    }
+}
+
+/// Has memory that was freed a while ago given back to the system, until the gateway goes down. The allocator looks for such
+/// when it takes or frees a page, which it does not where nothing happens: after all clients have left, of all times.
+async fn give_back(gateway: Arc<Gateway>) {
+    /// More than it keeps for later.
+    const PAGE: usize = 768 * 1024;
+    let mut ticks = interval(GIVE_BACK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE))),
+            () = gateway.until(Phase::Draining) => return,
+        }
     }
 }
 

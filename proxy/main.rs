@@ -6,6 +6,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use toolgate::cli;
 
+/// glibc's keeps what was freed between what is held, and its arenas for each thread; a static build has musl's otherwise,
+/// which is slow.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A reverse proxy that puts many MCP servers behind one URL.
 #[derive(Parser)]
 #[command(version)]

@@ -115,7 +115,13 @@ impl Relay {
     }
 
     /// The rest of a stream of a backend that a legacy client came back for.
-    pub(crate) fn resumed(backend: &Arc<Backend>, asked: Asked, body: Box<dyn Body>, stream: StreamGuard) -> Self {
+    pub(crate) fn resumed(
+        backend: &Arc<Backend>,
+        asked: Asked,
+        body: Box<dyn Body>,
+        holds: Holds,
+        stream: StreamGuard,
+    ) -> Self {
         let side = Side::Legacy(asked);
         Self {
             backend: Arc::clone(backend),
@@ -127,7 +133,7 @@ impl Relay {
             left: None,
             outcome: None,
             end: None,
-            holds: None,
+            holds: Some(holds),
             _stream: Some(stream),
         }
     }
@@ -260,7 +266,7 @@ impl Relay {
             self.backend.relist.notify_one();
             return;
         }
-        match (&mut self.side, message) {
+        match (&self.side, message) {
             (Side::Legacy(asked), Ok(message)) => match asked.take(&message, &raw, data) {
                 Ok(pass) => self.ready.extend(pass),
                 Err(what) => self.end = Some(Ended::Failed(self.broken(what))),
@@ -271,6 +277,14 @@ impl Relay {
         }
     }
 
+    /// Whether its client can come back for the rest of it: it has had the id of an event, or came with one.
+    fn is_resumable(&self) -> bool {
+        match &self.form {
+            Form::Events { tagger, .. } => self.id.is_none() || tagger.as_ref().is_some_and(Tagger::has_ids),
+            Form::Json(_) => false,
+        }
+    }
+
     fn broken(&self, what: &'static str) -> Error {
         Error::BackendProtocol { backend: self.backend.name().clone(), what: what.into() }
     }
@@ -278,26 +292,11 @@ impl Relay {
     /// The backend's side is over. An event stream without the answer gets an error in its place.
     fn finish(&mut self, ended: Ended) -> Next {
         match (self.outcome, ended, &self.form) {
-            (Some(kind), _, _) => {
-                if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
-                    call.answered();
-                }
-                if let Side::Legacy(asked) = &mut self.side {
-                    asked.over();
-                }
-                Next::End(kind)
-            }
+            (Some(kind), _, _) => Next::End(kind),
             // Complete, but no response: what a backend says is passed on, not put right.
             (None, Ended::Well, Form::Json(_)) => Next::End(Kind::UpstreamError),
             // The backend wants to be asked for the rest (2025-11-25, SEP-1699), or the client came for no answer.
-            (None, Ended::Well, Form::Events { tagger, .. })
-                if self.id.is_none() || tagger.as_ref().is_some_and(Tagger::has_ids) =>
-            {
-                if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
-                    call.polled();
-                }
-                Next::End(Kind::Ok)
-            }
+            (None, Ended::Well, Form::Events { .. }) if self.is_resumable() => Next::End(Kind::Ok),
             (None, Ended::Well, Form::Events { .. }) => {
                 let error = self.broken("it ended its answer before it was complete");
                 self.end_with(error)
@@ -307,8 +306,15 @@ impl Relay {
     }
 
     fn end_with(&mut self, error: Error) -> Next {
+        if self.id.is_none() && self.is_event_stream() {
+            // There is nothing to tell, and its client may come back once more.
+            return Next::End(error.kind());
+        }
         match self.cut(&error) {
             Some(last) => {
+                if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
+                    call.failed();
+                }
                 self.outcome = Some(error.kind());
                 self.end = Some(Ended::Well);
                 Next::Chunk(last)
@@ -330,6 +336,20 @@ impl Relay {
         }
         // Half an event has passed already. A blank line ends it: unreadable, but what follows is not.
         Some([b"\n\n", &*event].concat().into())
+    }
+}
+
+impl Drop for Relay {
+    /// Whatever ended it: a call that is answered, or whose client cannot come back, is over, and so is what was asked in it.
+    fn drop(&mut self) {
+        let is_resumable = self.is_resumable();
+        let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) else { return };
+        if self.outcome.is_some() {
+            call.answered();
+        } else if is_resumable {
+            let tagger = if let Form::Events { tagger, .. } = &self.form { tagger.as_ref() } else { None };
+            call.resumable(tagger.and_then(Tagger::last_id));
+        }
     }
 }
 

@@ -116,7 +116,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
         Some(era) => era,
         None => {
             // Its section has just changed, and what it speaks with it.
-            Box::pin(listed_anew(exchange, backend)).await;
+            Box::pin(listed_anew(exchange.snapshot, backend)).await;
             let unknown = || Error::BackendUnavailable { backend: backend.name().clone(), down_for: Duration::ZERO };
             backend.era_for(client).ok_or_else(unknown)?
         }
@@ -174,7 +174,7 @@ async fn run(
         let incoming = backend.send(request).await?;
         match client::verdict(backend, &opened, incoming).await? {
             client::Verdict::Answer(incoming) => {
-                let side = Side::Legacy(Asked::new(&session, leg, opened));
+                let side = Side::Legacy(Asked::new(&session, leg, opened, Some(call.ticket())));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
             }
             client::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
@@ -207,7 +207,7 @@ async fn modern_by_now(
 ) -> Result<Reply, Error> {
     let backend = target.backend;
     backend.doubt_era();
-    listed_anew(exchange, backend).await;
+    listed_anew(exchange.snapshot, backend).await;
     if !backend.refused_legacy() {
         return Err(refused);
     }
@@ -286,8 +286,11 @@ pub(crate) async fn resume(snapshot: &Snapshot, last: &EventId<'_>, guard: Strea
     if !incoming.status.is_success() || !incoming.is_event_stream() {
         return Err(gone());
     }
-    let asked = Asked::new(&guard.session, &leg, opened);
-    Ok(Source::Relay(Relay::resumed(backend, asked, incoming.body, guard)))
+    let call = guard.session.take_up(&leg, last.own);
+    let within = call.as_ref().map_or_else(|| guard.ticket(), CallGuard::ticket);
+    let asked = Asked::new(&guard.session, &leg, opened, Some(within));
+    let holds = Holds { _permit: None, _slot: None, call };
+    Ok(Source::Relay(Relay::resumed(backend, asked, incoming.body, holds, guard)))
 }
 
 /// Takes the tasks extension out of what the client declares.
@@ -322,9 +325,9 @@ pub(crate) fn request_id(exchange: &Exchange<'_>) -> Option<(HeaderName, HeaderV
 }
 
 /// Waits for a fresh list of a backend.
-pub(crate) async fn listed_anew(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Arc<Merged> {
+pub(crate) async fn listed_anew(snapshot: &Snapshot, backend: &Arc<Backend>) -> Arc<Merged> {
     wait_for_lists(std::iter::once(backend)).await;
-    exchange.snapshot.catalog()
+    snapshot.catalog()
 }
 
 /// Waits for fresh lists of the backends that may have something nobody knows, if theirs are not fresh already.

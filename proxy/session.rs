@@ -21,11 +21,12 @@ use serde_json::value::RawValue;
 use toolgate_config::Sessions as Settings;
 
 pub(crate) use self::capabilities::ClientCapabilities;
-pub(crate) use self::held::{Asker, CallGuard, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard};
+pub(crate) use self::held::{Asker, CallGuard, Cancelled, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard};
 pub(crate) use self::leg::Leg;
 use self::pool::Pool;
 pub(crate) use self::pool::{Borrowed, PoolKey};
 use crate::backend::Backend;
+use crate::bridge::question;
 use crate::era::Version;
 use crate::error::Error;
 use crate::gateway::Gateway;
@@ -278,14 +279,15 @@ impl Sessions {
         session.take_legs(|_| true)
     }
 
-    /// Releases what is held for sessions that were not used for a while or have expired, and for backends that are gone.
-    /// Returns it, to be closed.
+    /// Releases what is held for sessions that were not used for a while or have expired, for backends that are gone, and for
+    /// calls that no client came back for. Returns what of it is to be closed.
     pub(crate) fn sweep(&self, now: Instant) -> Vec<Arc<Leg>> {
         let idle = self.settings.load().idle;
         let clock = unix_now();
         self.ended.retain(|_, expires| *expires > clock);
-        let mut legs = Vec::new();
+        let (mut legs, mut unanswered) = (Vec::new(), Vec::new());
         let mut stays = |session: &Session| {
+            unanswered.extend(session.lapse(now));
             let over = session.expires <= clock || session.idle_since(now) >= idle;
             if over && !session.is_busy() {
                 legs.extend(session.take_legs(|_| true));
@@ -296,6 +298,7 @@ impl Sessions {
         };
         self.live.retain(|_, session| stays(session));
         self.pool.retain(stays);
+        question::taken_back(unanswered);
         legs
     }
 

@@ -905,6 +905,42 @@ async fn headers_that_the_backend_does_not_accept_are_made_anew_once() {
 }
 
 #[tokio::test]
+async fn a_call_whose_modern_backend_says_nothing_is_kept_alive_all_the_same() {
+    let backend = FakeModern::with_held_tool("a", "ask").await;
+    let proxy = Setup::new().backend(&backend, "").listener("keep_alive: 1s").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.client().await;
+    let (mut opened, call) = tokio::join!(client.open_call("a__ask"), backend.next_call());
+
+    assert_eq!((opened.status, opened.header("content-type")), (200, "text/event-stream"));
+    assert_eq!(opened.chunk().await.unwrap().unwrap(), ": keep-alive\n\n");
+    call.finish();
+
+    assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
+    assert_eq!(opened.message().await, None);
+}
+
+#[tokio::test]
+async fn headers_are_made_anew_for_a_client_that_has_its_status_too() {
+    let backend = FakeModern::named("a").held_as("put", &sized("Old")).start().await;
+    let proxy = Setup::new().backend(&backend, "").start().await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.client().await;
+    let message = client.message("tools/call", &json!({ "name": "a__put", "arguments": { "size": 3 } }));
+    let (mut opened, first) =
+        tokio::join!(client.open(client.request(http::Method::POST, message)), backend.next_call());
+
+    backend.redefine("put", &sized("New"));
+    let body = MISMATCH.replace("$ID", &first.id());
+    first.respond(400, "application/json", body);
+    let second = backend.next_call().await;
+    assert_eq!(second.seen.headers["mcp-param-new"], "3");
+    second.finish();
+
+    assert_eq!(opened.message().await.unwrap()["result"]["isError"], Value::Null);
+}
+
+#[tokio::test]
 async fn what_a_modern_backend_requires_is_asked_on_the_calls_stream_and_sent_with_the_call_again() {
     let (backend, proxy) = modern().await;
     let client = proxy.asked_client().await;

@@ -36,4 +36,5 @@ mod sessions;
 mod stdio;
 mod stdio_reports;
 mod streams;
+mod taken_back;
 mod tls;

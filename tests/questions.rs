@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::spoken;
 use crate::support::proxy::VERSION;
-use crate::support::{Call, FakeBackend, FakeModern, Setup, TestProxy, never_within, within};
+use crate::support::{FakeBackend, FakeModern, Setup, TestProxy, never_within, within};
 
 /// A question as a backend writes it.
 fn question(id: &Value, method: &str) -> Value {
@@ -392,24 +392,4 @@ async fn a_batch_can_be_asked_and_answered_in_a_batch() {
     stream.finish().await;
 
     assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
-}
-
-/// Method table: `sampling/createMessage` from backend.
-#[tokio::test]
-async fn a_question_in_an_answer_of_a_client_that_left_harms_nobody() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    let id = opened.message().await.unwrap()["id"].clone();
-
-    drop(opened);
-    within(stream.disconnected()).await;
-    client.reply(&id, json!({ "said": "still" })).await;
-
-    backend.until(|backend| backend.responses().contains(&said(&json!(0), "still"))).await;
-    let (running, call): (_, Call) = client.pending_call("a__ask", &backend).await;
-    call.finish();
-    assert_eq!(within(running).await.unwrap().result(), spoken("ask"));
 }

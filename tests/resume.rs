@@ -1,11 +1,13 @@
 //! Streams that break off and are taken up again (2025-11-25): event ids, `retry`, polling.
 
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::backend::{Seen, spoken};
 use crate::support::client::Opened;
-use crate::support::{CallStream, Client, FakeBackend, TestProxy, within};
+use crate::support::{CallStream, Client, FakeBackend, TestProxy, never_within, within};
 
 async fn resumable(name: &'static str) -> FakeBackend {
     FakeBackend::named(name).tool("x").held("ask").streams().resumable().start().await
@@ -211,12 +213,87 @@ async fn a_clients_own_stream_is_resumed_where_it_was_left_and_others_go_on() {
     let mut heard = None;
     for _ in 0..50 {
         b.tell_clients(&note(3)).await;
-        if let Ok(block) = tokio::time::timeout(std::time::Duration::from_millis(200), again.message()).await {
+        if let Ok(block) = tokio::time::timeout(Duration::from_millis(200), again.message()).await {
             heard = block;
             break;
         }
     }
     assert_eq!(heard, Some(note(3)));
+}
+
+/// Backends that tell on their own streams, each heard for one client.
+async fn heard(backends: [&FakeBackend; 2]) -> (TestProxy, Client, Opened) {
+    let proxy = TestProxy::fronting(&backends).await;
+    let client = proxy.client().await;
+    for backend in backends {
+        client.call(&format!("{}__x", backend.name())).await.result();
+    }
+    let stream = client.listen().await;
+    for backend in backends {
+        backend.until(|backend| backend.client_streams() == 1).await;
+    }
+    (proxy, client, stream)
+}
+
+#[tokio::test]
+async fn what_primes_a_backends_own_stream_comes_on_the_clients_and_names_the_backend() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let (_proxy, client, mut stream) = heard([&a, &b]).await;
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/x" });
+    let changed = json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" });
+
+    for (said, passed) in [
+        ("id: 1\nretry: 250\ndata: \n\n".to_owned(), "id: n/a/1\nretry: 250\ndata: ".to_owned()),
+        ("id: é/2\ndata:\n\n".to_owned(), "id: n/a/é/2\ndata: ".to_owned()),
+        ("retry: 500\n\n".to_owned(), "retry: 500".to_owned()),
+        (format!("retry: 600\ndata: {note}\n\n"), format!("id: n/a/é/2\nretry: 600\ndata: {note}")),
+        // A change is told when it is one, and by the gateway; that is no reason to wait less long.
+        (format!("id: 3\nretry: 700\ndata: {changed}\n\n"), "retry: 700".to_owned()),
+        // What comes back for it comes back for the others' news too.
+        ("retry: 86400000\n\n".to_owned(), "retry: 30000".to_owned()),
+        ("id: 4\ndata: \n\n".to_owned(), "id: n/a/4\ndata: ".to_owned()),
+    ] {
+        a.say_to_clients(&said).await;
+        assert_eq!(stream.block().await.unwrap(), passed, "{said}");
+    }
+    b.say_to_clients("id: 9\ndata: \n\n").await;
+    assert_eq!(stream.block().await.unwrap(), "id: n/b/9\ndata: ");
+    drop(stream);
+
+    let _again = client.resume("n/b/9").await;
+    assert_eq!(b.next_call().await.seen.headers["last-event-id"], "9");
+    a.until(|a| a.client_streams() == 1).await;
+    assert_eq!(polls(&a), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_know_the_last_event_is_listened_to_anew() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let (proxy, client, stream) = heard([&a, &b]).await;
+    drop(stream);
+    proxy.until_metric("toolgate_streams{kind=\"client\"}", 0.0).await;
+    a.end_streams();
+
+    let mut again = client.resume("n/a/forgotten").await;
+    a.next_call().await.respond(400, "text/plain", "what event?");
+    a.until(|a| a.client_streams() == 1).await;
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/x" });
+    a.tell_clients(&note).await;
+
+    assert_eq!(again.message().await.unwrap(), note);
+}
+
+#[tokio::test]
+async fn a_backends_own_stream_is_not_opened_again_before_it_wants_to_be() {
+    let (a, b) = (resumable("a").await, resumable("b").await);
+    let (_proxy, _client, mut stream) = heard([&a, &b]).await;
+    a.say_to_clients("retry: 3000\n\n").await;
+    assert_eq!(stream.block().await.unwrap(), "retry: 3000");
+
+    a.end_streams();
+    never_within(Duration::from_secs(2), a.until(|a| a.client_streams() == 1)).await;
+
+    a.until(|a| a.client_streams() == 1).await;
 }
 
 #[tokio::test]

@@ -34,9 +34,20 @@ pub(crate) fn event(data: &[u8]) -> Bytes {
     event_after("", data)
 }
 
-/// As [`event`], with an id, which must be a single line.
-pub(crate) fn event_with_id(id: &str, data: &[u8]) -> Bytes {
-    event_after(&["id: ", id, "\n"].concat(), data)
+/// As [`event`], with an id, which must be a single line, and the milliseconds to wait before reconnecting. Without data it is
+/// no event, but the rest is told all the same.
+pub(crate) fn event_with(id: Option<&str>, retry: Option<u64>, data: Option<&[u8]>) -> Bytes {
+    let mut head = String::new();
+    if let Some(id) = id {
+        head.extend(["id: ", id, "\n"]);
+    }
+    if let Some(retry) = retry {
+        head.push_str(&format!("retry: {retry}\n"));
+    }
+    match data {
+        Some(data) => event_after(&head, data),
+        None => [&*head, "\n"].concat().into(),
+    }
 }
 
 fn event_after(head: &str, data: &[u8]) -> Bytes {

@@ -18,7 +18,7 @@ use crate::metrics::Cap;
 /// How long a backend is left alone that ended its stream to be asked for the rest, when it does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 /// The longest that it may say.
-const MAX_RETRY: Duration = Duration::from_secs(30);
+pub(crate) const MAX_RETRY: Duration = Duration::from_secs(30);
 /// How often the rest of one answer is asked for.
 const MAX_POLLS: u32 = 1_000;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::backend::client::{self, Judged, Opened};
 use crate::backend::sse;
-use crate::error::METHOD_NOT_FOUND;
+use crate::error::{CLIENT_CLOSED, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
 use crate::metrics::Cap;
 use crate::session::{Asker, Leg, Session};
@@ -21,26 +21,21 @@ pub(crate) struct Asked {
     session: Arc<Session>,
     leg: Arc<Leg>,
     opened: Arc<Opened>,
-    /// The ids that the client was asked under.
-    ids: Vec<OwnedId>,
+    /// What the call is known by, or the stream, with which its questions end; none on the session's own.
+    within: Option<u64>,
     answering: Arc<AtomicU32>,
 }
 
 impl Asked {
-    pub(crate) fn new(session: &Arc<Session>, leg: &Arc<Leg>, opened: Arc<Opened>) -> Self {
-        Self { session: Arc::clone(session), leg: Arc::clone(leg), opened, ids: Vec::new(), answering: Arc::default() }
+    pub(crate) fn new(session: &Arc<Session>, leg: &Arc<Leg>, opened: Arc<Opened>, within: Option<u64>) -> Self {
+        Self { session: Arc::clone(session), leg: Arc::clone(leg), opened, within, answering: Arc::default() }
     }
 
     /// Decides about a message that is no answer: what of its event passes to the client, if anything.
     ///
     /// # Errors
     /// When the backend asks more than can be answered.
-    pub(crate) fn take(
-        &mut self,
-        message: &Message<'_>,
-        raw: &Bytes,
-        data: &Bytes,
-    ) -> Result<Option<Bytes>, &'static str> {
+    pub(crate) fn take(&self, message: &Message<'_>, raw: &Bytes, data: &Bytes) -> Result<Option<Bytes>, &'static str> {
         match message {
             Message::Request(request) if self.can_ask(request) => {
                 let asker = Asker::Backend {
@@ -48,15 +43,13 @@ impl Asked {
                     opened: Arc::clone(&self.opened),
                     id: request.id.owned(),
                 };
-                let (id, put_off) = self.session.ask(asker);
+                let (id, put_off) = self.session.ask(asker, self.within);
                 if let Some(Asker::Backend { leg, opened, id }) = put_off {
                     leg.backend.cap_reached(Cap::Questions);
                     let body = jsonrpc::error_body(Some(id.raw()), &too_many());
                     self.answer(leg, opened, body)?;
                 }
-                let passes = renamed(raw, data, request.id.raw(), &id);
-                self.ids.push(id);
-                Ok(Some(passes))
+                Ok(Some(renamed(raw, data, request.id.raw(), &id)))
             }
             Message::Request(_) => {
                 if let Some(body) = client::answer_to_question(data) {
@@ -74,13 +67,6 @@ impl Asked {
                 }))
             }
             Message::Notification(_) | Message::Response(_) => Ok(Some(raw.clone())),
-        }
-    }
-
-    /// Notes that nothing asked on the stream needs an answer any more.
-    pub(crate) fn over(&mut self) {
-        for id in self.ids.drain(..) {
-            self.session.answered(&id);
         }
     }
 
@@ -108,6 +94,21 @@ impl Asked {
 pub(crate) fn put_off(asker: Option<Asker>) {
     if let Some(Asker::Backend { leg, opened, id }) = asker {
         pass_answer(leg, opened, jsonrpc::error_body(Some(id.raw()), &too_many()));
+    }
+}
+
+/// Tells backends whose questions were taken back that nobody will answer: a call is over that they are still at.
+pub(crate) fn taken_back(askers: Vec<Asker>) {
+    if askers.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    for asker in askers {
+        if let Asker::Backend { leg, opened, id } = asker {
+            let message =
+                "the call is over in which this was asked: its client has left it, cancelled it or lost it".into();
+            let error = ErrorObject { code: CLIENT_CLOSED, message, data: None };
+            pass_answer(leg, opened, jsonrpc::error_body(Some(id.raw()), &error));
+        }
     }
 }
 

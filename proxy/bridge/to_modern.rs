@@ -3,6 +3,8 @@
 //! What its session knows of the client goes with every request, in `_meta` and headers. A backend that needs input says so in
 //! its answer; the client is then asked by requests on the call's own stream, and the call is sent again with what it said.
 
+mod round;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use toolgate_config::Timeout;
 
+use self::round::{Open, Round};
 use super::answer::{Answer, broken, max_answer};
 use super::crossing::{Crossing, Direction, Step};
 use super::envelope::{self, Envelope};
@@ -30,6 +33,7 @@ use crate::relay::Holds;
 use crate::reply::Reply;
 use crate::route::{self, Target};
 use crate::session::{Asker, CallGuard, Session};
+use crate::snapshot::Snapshot;
 
 /// How often a backend may ask for more before it answers a call.
 const MAX_ROUNDS: u32 = 64;
@@ -52,31 +56,15 @@ struct Call {
     /// The id of the request under way.
     own_id: OwnedId,
     max: MaxBytes,
-    sending: Option<BoxFuture<'static, Result<Verdict, Error>>>,
+    /// Until the first request is on its way.
+    anew: Option<Anew>,
+    sending: Option<BoxFuture<'static, Result<Sent, Error>>>,
     answer: Option<Answer>,
     round: Option<Round>,
     rounds: u32,
     answer_within: Duration,
     ready: VecDeque<Bytes>,
     holds: Holds,
-}
-
-/// What the client is being asked.
-struct Round {
-    /// Key, kind and the client's answer to come.
-    open: VecDeque<Open>,
-    /// Key and answer, as JSON.
-    answers: Vec<(String, String)>,
-    /// As JSON.
-    state: Option<String>,
-    deadline: Instant,
-}
-
-struct Open {
-    key: String,
-    is_elicitation: bool,
-    id: OwnedId,
-    answer: oneshot::Receiver<Bytes>,
 }
 
 /// Sends a request on.
@@ -101,6 +89,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
         answer_within: bridge.parked_ttl,
         holds: target.holds(Some(guard)),
         own_id: id.clone(),
+        anew: Anew::of(exchange),
         sending: None,
         answer: None,
         round: None,
@@ -115,64 +104,58 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     };
     call.send(call.body.clone());
     let id = call.id.clone();
-    let mut bridged = ToModern { call: Some(Box::new(call)) };
-    if let Some(call) = &mut bridged.call
-        && call.first().await? == First::HeadersDiffer
-    {
-        // The schema that says which arguments are headers has changed (2026-07-28, Streamable HTTP, client behavior).
-        let catalog = route::listed_anew(exchange, &call.backend).await;
-        let name = exchange.params.name().unwrap_or_default();
-        if let Some(route) = catalog.route(&name) {
-            call.headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
-            call.headers.extend(params::headers(&route.header_params, exchange.params.arguments)?);
-        }
-        call.send(call.body.clone());
-    }
+    let bridged = ToModern { call: Some(Box::new(call)) };
     let (reply, kind) = Crossing::reply(id, Direction::ToModern(bridged)).await?;
     exchange.ended_as = kind;
     Ok(reply)
 }
 
-/// What came of a request before its answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum First {
-    /// The backend reads it.
-    Taken,
-    /// The backend wants other `Mcp-Param-*` headers.
-    HeadersDiffer,
+/// What came of a request, and the headers that it was sent with.
+type Sent = (Verdict, Vec<(HeaderName, HeaderValue)>);
+
+/// What it takes to make the headers of a tool's arguments anew: the schema that says which of them are headers may have changed
+/// (2026-07-28, Streamable HTTP, client behavior).
+struct Anew {
+    snapshot: Arc<Snapshot>,
+    /// The tool's public name.
+    name: String,
+    /// As JSON.
+    arguments: Option<Box<RawValue>>,
+}
+
+impl Anew {
+    fn of(exchange: &Exchange<'_>) -> Option<Self> {
+        (exchange.method == "tools/call").then(|| Self {
+            snapshot: Arc::clone(exchange.snapshot),
+            name: exchange.params.name().unwrap_or_default().into_owned(),
+            arguments: exchange.params.arguments.map(ToOwned::to_owned),
+        })
+    }
+
+    /// Puts the headers of the newest schema in the place of those that the backend did not accept.
+    async fn make(self, backend: &Arc<Backend>, headers: &mut Vec<(HeaderName, HeaderValue)>) -> Result<(), Error> {
+        let catalog = route::listed_anew(&self.snapshot, backend).await;
+        if let Some(route) = catalog.route(&self.name) {
+            headers.retain(|(name, _)| !name.as_str().starts_with("mcp-param-"));
+            headers.extend(params::headers(&route.header_params, self.arguments.as_deref())?);
+        }
+        Ok(())
+    }
 }
 
 impl Call {
-    /// Begins to send a request.
+    /// Begins to send a request. The first one is sent again, once, if the backend wants other headers.
     fn send(&mut self, body: Bytes) {
-        let request = Outgoing {
-            verb: Method::POST,
-            headers: self.headers.clone(),
-            body,
-            timeout: self.timeout,
-            repeatable: false,
-            replica: None,
-        };
-        let backend = Arc::clone(&self.backend);
+        let (backend, timeout, anew) = (Arc::clone(&self.backend), self.timeout, self.anew.take());
+        let mut headers = std::mem::take(&mut self.headers);
         self.sending = Some(Box::pin(async move {
-            let incoming = backend.send(request).await?;
-            verdict(&backend, incoming).await
+            let first = sent(&backend, &headers, &body, timeout).await?;
+            let (Verdict::Refusal { code: HEADER_MISMATCH, .. }, Some(anew)) = (&first, anew) else {
+                return Ok((first, headers));
+            };
+            anew.make(&backend, &mut headers).await?;
+            Ok((sent(&backend, &headers, &body, timeout).await?, headers))
         }));
-    }
-
-    /// Waits for what comes of the first request, as far as another one may have to take its place.
-    async fn first(&mut self) -> Result<First, Error> {
-        let cancelled = self.cancelled();
-        let Some(sending) = &mut self.sending else { return Ok(First::Taken) };
-        let verdict = until_cancelled(cancelled.as_ref(), sending).await;
-        self.sending = None;
-        match verdict? {
-            Verdict::Refusal { code: HEADER_MISMATCH, .. } if self.method == "tools/call" => Ok(First::HeadersDiffer),
-            verdict @ (Verdict::Answer(_) | Verdict::Refusal { .. }) => {
-                self.take(verdict)?;
-                Ok(First::Taken)
-            }
-        }
     }
 
     fn cancelled(&self) -> Option<Arc<tokio::sync::Notify>> {
@@ -202,9 +185,11 @@ impl Call {
             }
             let cancelled = self.cancelled();
             if let Some(sending) = &mut self.sending {
-                let verdict = until_cancelled(cancelled.as_ref(), sending).await;
+                let sent = until_cancelled(cancelled.as_ref(), sending).await;
                 self.sending = None;
-                self.take(verdict?)?;
+                let (verdict, headers) = sent?;
+                self.headers = headers;
+                self.take(verdict)?;
             } else if let Some(round) = &mut self.round {
                 if let Some(failed) = until_cancelled(cancelled.as_ref(), round.wait()).await? {
                     return Ok(Step::Last(self.refused(&failed)));
@@ -282,7 +267,7 @@ impl Call {
         // All of them or none: a client is not asked in vain.
         for (key, method, params) in questions {
             let (sender, answer) = oneshot::channel();
-            let (id, oldest) = self.session.ask(Asker::Bridge(sender));
+            let (id, oldest) = self.session.ask(Asker::Bridge(sender), None);
             question::put_off(oldest);
             let params = params.map(|params| shape::legacy_question(&method, params, &id));
             self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params.as_deref()));
@@ -321,6 +306,18 @@ impl Call {
     }
 }
 
+/// Sends a request and looks at the head of its answer.
+async fn sent(
+    backend: &Backend,
+    headers: &[(HeaderName, HeaderValue)],
+    body: &Bytes,
+    timeout: Timeout,
+) -> Result<Verdict, Error> {
+    let (headers, body) = (headers.to_vec(), body.clone());
+    let request = Outgoing { verb: Method::POST, headers, body, timeout, repeatable: false, replica: None };
+    verdict(backend, backend.send(request).await?).await
+}
+
 /// The request with another id and more in its `params`, which the envelope has put there.
 fn retry(body: &Bytes, id: &OwnedId, more: &str) -> Option<Bytes> {
     let Ok(Message::Request(request)) = jsonrpc::parse(body) else { return None };
@@ -342,35 +339,6 @@ async fn until_cancelled<T>(
         done = waiting => done,
         () = cancelled.notified() => Err(Error::Cancelled),
     }
-}
-
-impl Round {
-    /// Waits for all answers; one that puts an end to the call is returned. Dropping the future loses nothing.
-    async fn wait(&mut self) -> Result<Option<ErrorObject>, Error> {
-        while let Some(open) = self.open.front_mut() {
-            let answer = timeout_at(self.deadline, &mut open.answer).await;
-            let Some(open) = self.open.pop_front() else { break };
-            let Ok(Ok(body)) = answer else { return Ok(Some(unanswered())) };
-            let Ok(Message::Response(response)) = jsonrpc::parse(&body) else { return Ok(Some(unanswered())) };
-            if !response.error {
-                self.answers.push((open.key, response.value.get().to_owned()));
-            } else if open.is_elicitation {
-                // There is a way to say no to an elicitation, and an error is none that the backend would get to see.
-                self.answers.push((open.key, "{\"action\":\"cancel\"}".to_owned()));
-            } else {
-                let message = jsonrpc::member(response.value.get(), "message");
-                let message = message.and_then(|raw| serde_json::from_str::<String>(raw).ok()).unwrap_or_default();
-                let code = client::error_code(response.value).unwrap_or(-1);
-                return Ok(Some(ErrorObject { code, message: message.into(), data: None }));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// What a client gets that was asked and did not answer.
-fn unanswered() -> ErrorObject {
-    ErrorObject { code: 408, message: "the backend asked for input, and no answer came in time".into(), data: None }
 }
 
 impl Drop for Call {

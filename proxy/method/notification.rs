@@ -3,9 +3,11 @@
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
+use crate::bridge::question;
 use crate::dispatch::Exchange;
 use crate::error::Error;
 use crate::reply::Reply;
+use crate::session::Cancelled;
 
 /// `notifications/initialized`: backends get theirs when their sessions are opened.
 pub(super) fn ignored(_: &mut Exchange<'_>) -> Result<Reply, Error> {
@@ -29,11 +31,18 @@ pub(super) fn roots_changed<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a,
 pub(super) fn cancelled<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
     async move {
         let session = exchange.session()?;
-        let call = exchange.params.request_id().and_then(|id| session.cancel(&id.owned()));
-        if let Some(leg) = call {
+        let Some(id) = exchange.params.request_id() else { return Ok(Reply::accepted()) };
+        let Cancelled { leg, questions } = session.cancel(&id.owned());
+        if leg.is_some() || !questions.is_empty() {
             // Nobody waits: a slow backend holds up no notification. There is at most one for each call under way.
             let body = exchange.body.clone();
-            tokio::spawn(async move { leg.notify(body).await });
+            tokio::spawn(async move {
+                if let Some(leg) = leg {
+                    leg.notify(body).await;
+                }
+                // In this order: a backend that goes on at a refusal does not go on with a call that was cancelled.
+                question::taken_back(questions);
+            });
         }
         Ok(Reply::accepted())
     }

@@ -125,8 +125,11 @@ impl Ear {
 
     /// The next message. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Bytes {
-        let message = self.upstream.next().await.data;
-        question::as_asked(&self.session, message)
+        loop {
+            if let Some(message) = self.upstream.next().await.message() {
+                return question::as_asked(&self.session, message);
+            }
+        }
     }
 
     /// Leaves it to the next call.

@@ -138,7 +138,7 @@ impl Listen {
                 }
                 _ = self.changes.changed() => self.listen(),
                 heard = self.upstream.next() => {
-                    if let Some(event) = self.updated(&heard.data) {
+                    if let Some(event) = heard.message().and_then(|message| self.updated(&message)) {
                         return Next::Chunk(event);
                     }
                 }

@@ -1,26 +1,24 @@
 //! What backends say unasked, for one client stream: their own streams, listened to as long as the client listens.
 
+mod leg;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use crate::backend::Backend;
 use crate::backend::client::{self, Opened};
 use crate::backend::sse::{self, Events};
-use crate::backend::{Backend, Outgoing};
-use crate::bridge::answer::poll;
-use crate::bridge::question::Asked;
 use crate::bridge::shape;
-use crate::catalog;
 use crate::era::Era;
 use crate::error::Error;
 use crate::jsonrpc::{self, Message};
-use crate::relay::EventId;
 use crate::session::{Leg, Session};
 
 /// Messages that wait for a slow client; then the backends wait.
@@ -42,20 +40,26 @@ pub(crate) struct Upstream {
 /// A backend's uid, and whether resources are what is listened for.
 type Place = (u64, bool);
 
-/// A message of a backend.
+/// What a backend says.
+#[derive(Debug, Default)]
 pub(crate) struct Heard {
-    pub(crate) data: Bytes,
+    /// A message; empty in an event that only says its id, and none where only `retry` is said.
+    data: Option<Bytes>,
     /// As the client is to know it.
     id: Option<String>,
+    /// Milliseconds.
+    retry: Option<u64>,
 }
 
 impl Heard {
     /// As an event of a client's stream.
     pub(crate) fn event(&self) -> Bytes {
-        match &self.id {
-            Some(id) => sse::event_with_id(id, &self.data),
-            None => sse::event(&self.data),
-        }
+        sse::event_with(self.id.as_deref(), self.retry, self.data.as_deref())
+    }
+
+    /// The message, if there is one.
+    pub(crate) fn message(self) -> Option<Bytes> {
+        self.data.filter(|data| !data.is_empty())
     }
 }
 
@@ -125,7 +129,7 @@ impl Upstream {
         let place = what.place(&leg.backend);
         if self.listeners.get(&place).is_none_or(|listener| listener.what != what) {
             let to = self.is_heard.then(|| self.sender.clone());
-            let hearing = hear_leg(Arc::clone(session), Arc::clone(leg), Arc::clone(opened), to, None);
+            let hearing = leg::hear(Arc::clone(session), Arc::clone(leg), Arc::clone(opened), to, None);
             self.listeners.insert(place, Listener { what, task: tokio::spawn(hearing).abort_handle() });
         }
     }
@@ -137,7 +141,7 @@ impl Upstream {
 
     /// What was heard and waits to be taken.
     pub(super) fn waiting(&mut self) -> impl Iterator<Item = Bytes> {
-        std::iter::from_fn(|| self.receiver.try_recv().ok().map(|heard| heard.data))
+        std::iter::from_fn(|| self.receiver.try_recv().ok()).filter_map(Heard::message)
     }
 
     /// The next message. Dropping the future loses nothing.
@@ -188,7 +192,7 @@ impl Upstream {
                 let task = match what.clone() {
                     What::Leg(leg, opened) => {
                         let last = last.take_if(|(name, _)| *name == leg.backend.name().as_str()).map(|(_, id)| id);
-                        tokio::spawn(hear_leg(Arc::clone(session), leg, opened, Some(sender.clone()), last))
+                        tokio::spawn(leg::hear(Arc::clone(session), leg, opened, Some(sender.clone()), last))
                     }
                     What::Opening(leg) => tokio::spawn(open(Arc::clone(session), leg)),
                     What::Resources(backend, uris) => tokio::spawn(hear_resources(backend, uris, sender.clone())),
@@ -237,6 +241,7 @@ async fn ask(session: Arc<Session>, backend: Arc<Backend>) {
 struct Pause(Duration);
 
 impl Pause {
+    /// After a try that failed, or a stream that ended.
     async fn after(&mut self, started: Instant) {
         if started.elapsed() >= RETRY.1 {
             self.0 = RETRY.0;
@@ -244,88 +249,11 @@ impl Pause {
         sleep(self.0).await;
         self.0 = (self.0 * 2).min(RETRY.1);
     }
-}
 
-/// Listens to the stream of a session with a legacy backend, as long as it is the session's.
-async fn hear_leg(
-    session: Arc<Session>,
-    leg: Arc<Leg>,
-    opened: Arc<Opened>,
-    to: Option<mpsc::Sender<Heard>>,
-    mut last: Option<HeaderValue>,
-) {
-    let tag = EventId::tag(EventId::NEWS, leg.backend.name().as_str());
-    let mut asked = Asked::new(&session, &leg, Arc::clone(&opened));
-    let mut pause = Pause(RETRY.0);
-    let mut was_heard = false;
-    loop {
-        let started = Instant::now();
-        let incoming = match last.clone() {
-            Some(last) => poll(&leg.backend, &opened, last).await,
-            None => leg.backend.send_unjudged(get(&leg.backend, &opened)).await,
-        };
-        leg.hears(&opened);
-        let Ok(mut incoming) = incoming else {
-            pause.after(started).await;
-            continue;
-        };
-        if !incoming.status.is_success() || !incoming.is_event_stream() {
-            // No stream here (405 and the like), or no session any more: then a new one takes the listener's place.
-            if !was_heard || !matches!(incoming.status.as_u16(), 400 | 404) {
-                return;
-            }
-            match leg.open(&session, Some(&opened)).await {
-                // The listener's place is another's, or nobody listens any more.
-                Ok(_) | Err(Error::SessionUnknown) => return,
-                Err(_) => pause.after(started).await,
-            }
-            continue;
-        }
-        was_heard = true;
-        let mut events = Events::new(MAX_EVENT);
-        while let Ok(Some(chunk)) = incoming.body.next().await {
-            let pushed = events.push(&chunk);
-            while let Some(event) = events.next() {
-                let id = event.id.filter(|id| !id.is_empty());
-                last = id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()).or(last);
-                let data = Bytes::from(event.data);
-                let Some(data) = legacy_message(&leg.backend, &mut asked, &data) else { continue };
-                let id = id.map(|id| [&*tag, &*id].concat());
-                let Some(to) = &to else { continue };
-                if to.send(Heard { data, id }).await.is_err() {
-                    return;
-                }
-            }
-            if pushed.is_err() {
-                return;
-            }
-        }
-        pause.after(started).await;
-    }
-}
-
-fn get(backend: &Backend, opened: &Opened) -> Outgoing {
-    Outgoing {
-        verb: Method::GET,
-        headers: opened.headers(),
-        body: Bytes::new(),
-        timeout: backend.config.timeout,
-        repeatable: true,
-        replica: None,
-    }
-}
-
-/// What of a message on a legacy backend's own stream is for the client.
-fn legacy_message(backend: &Backend, asked: &mut Asked, data: &Bytes) -> Option<Bytes> {
-    match jsonrpc::parse(data).ok()? {
-        Message::Notification(notification) if catalog::is_list_change(&notification.method) => {
-            backend.relist.notify_one();
-            None
-        }
-        // Responses have no place here (2025-11-25, Transports), yet the client may be waiting for one.
-        message @ (Message::Notification(_) | Message::Request(_) | Message::Response(_)) => {
-            asked.take(&message, data, data).ok().flatten()
-        }
+    /// After a stream whose backend has said when it wants to be asked again.
+    async fn as_said(&mut self, retry: Duration) {
+        self.0 = RETRY.0;
+        sleep(retry.max(RETRY.0)).await;
     }
 }
 
@@ -354,7 +282,7 @@ async fn hear_resources_once(backend: &Backend, uris: &[Box<str>], to: &mpsc::Se
                 && notification.method == "notifications/resources/updated"
             {
                 let data = shape::without_subscription(event.data.as_bytes());
-                if to.send(Heard { data, id: None }).await.is_err() {
+                if to.send(Heard { data: Some(data), ..Heard::default() }).await.is_err() {
                     return Ok(());
                 }
             }

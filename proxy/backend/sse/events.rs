@@ -65,6 +65,11 @@ impl Events {
         self.event.id.as_deref().filter(|id| !id.is_empty())
     }
 
+    /// What was said of reconnecting since the last event, for who would not wait for the next.
+    pub(crate) fn take_retry(&mut self) -> Option<u64> {
+        self.event.retry.take()
+    }
+
     fn text(&mut self, text: &[u8]) -> Result<(), TooLong> {
         let taken = self.line.len() + self.event.data.len() + self.event.event.len();
         if text.len() > self.limit.saturating_sub(taken) {

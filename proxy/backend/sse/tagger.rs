@@ -11,6 +11,8 @@ pub(crate) struct Tagger {
     lines: Lines,
     at: At,
     has_ids: bool,
+    /// The last id, or as much of it as has come.
+    last: Vec<u8>,
 }
 
 /// How far the current line has come.
@@ -22,21 +24,30 @@ enum At {
     Colon,
     /// After that space.
     Space,
+    /// In the id itself.
+    Value,
     /// Anywhere else.
     Other,
 }
 
 /// The one field that matters.
 const ID: &[u8] = b"id";
+/// An id that is longer is not remembered.
+const MAX_LAST: usize = 1024;
 
 impl Tagger {
     pub(crate) fn new(tag: &str) -> Self {
-        Self { tag: tag.as_bytes().into(), lines: Lines::new(), at: At::Name(0), has_ids: false }
+        Self { tag: tag.as_bytes().into(), lines: Lines::new(), at: At::Name(0), has_ids: false, last: Vec::new() }
     }
 
     /// Whether the stream has had an id: then a client can come back for the rest of it.
     pub(crate) fn has_ids(&self) -> bool {
         self.has_ids
+    }
+
+    /// The backend's own id of the last event that had one, if it is text of a sensible length.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        std::str::from_utf8(&self.last).ok().filter(|last| !last.is_empty() && last.len() <= MAX_LAST)
     }
 
     /// Passes the next bytes of the stream on.
@@ -46,7 +57,14 @@ impl Tagger {
         while let Some(rest) = chunk.get(done..).filter(|rest| !rest.is_empty()) {
             let (length, cut) = self.lines.cut(rest);
             match cut {
-                Cut::Text(text) => places.extend(self.text(text).map(|offset| done + offset)),
+                Cut::Text(text) if self.at == At::Value => self.note(text),
+                Cut::Text(text) => {
+                    if let Some(offset) = self.text(text) {
+                        places.push(done + offset);
+                        self.last.clear();
+                        self.note(text.get(offset..).unwrap_or_default());
+                    }
+                }
                 Cut::End => self.at = At::Name(0),
                 Cut::Skip => {}
             }
@@ -67,6 +85,12 @@ impl Tagger {
         tagged.freeze()
     }
 
+    /// Takes in a piece of an id, as far as it is of interest.
+    fn note(&mut self, text: &[u8]) {
+        let room = (MAX_LAST + 1).saturating_sub(self.last.len());
+        self.last.extend_from_slice(text.get(..room).unwrap_or(text));
+    }
+
     /// Where in a piece of a line the value of an id begins, if it begins there. An empty id has no value.
     fn text(&mut self, text: &[u8]) -> Option<usize> {
         for (offset, &byte) in text.iter().enumerate() {
@@ -74,7 +98,7 @@ impl Tagger {
                 At::Name(matched) if ID.get(matched) == Some(&byte) => At::Name(matched + 1),
                 At::Name(matched) if matched == ID.len() && byte == b':' => At::Colon,
                 At::Colon => {
-                    self.at = At::Other;
+                    self.at = At::Value;
                     let Some(next) = (byte == b' ').then_some(offset + 1) else { return Some(offset) };
                     if next < text.len() {
                         return Some(next);
@@ -84,10 +108,10 @@ impl Tagger {
                     return None;
                 }
                 At::Space => {
-                    self.at = At::Other;
+                    self.at = At::Value;
                     return Some(offset);
                 }
-                At::Name(_) | At::Other => {
+                At::Name(_) | At::Other | At::Value => {
                     self.at = At::Other;
                     return None;
                 }
@@ -117,6 +141,24 @@ mod tests {
         let expected = "\u{feff}id: c/b/1\r\ndata:\r\rid:c/b/2\nidx: 3\nid : 4\nid\nid:\nid: \nretry: 5\ndata: id: 6\n: id: 7\nid: c/b/ 8\n\n";
         for chunk in 1..stream.len() {
             assert_eq!(tagged(stream, chunk), (expected.to_owned(), true), "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn the_last_id_is_known_wherever_the_chunks_end() {
+        let long = "x".repeat(MAX_LAST + 1);
+        let overlong = format!("id: {long}\n\n");
+        for (stream, last) in [
+            ("id: 1\ndata:\n\nid:y/z \ndata: id: 3\n\n", Some("y/z ")),
+            ("id:  1\n\nid\nid:\nid: \n", Some(" 1")),
+            ("data: 1\n\n", None),
+            (&*overlong, None),
+        ] {
+            for chunk in 1..stream.len() {
+                let mut tagger = Tagger::new("c/b/");
+                stream.as_bytes().chunks(chunk).for_each(|chunk| drop(tagger.push(Bytes::copy_from_slice(chunk))));
+                assert_eq!(tagger.last_id(), last, "{stream:?}, chunks of {chunk}");
+            }
         }
     }
 
