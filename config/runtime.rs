@@ -87,7 +87,8 @@ pub struct Sessions {
     pub idle: Duration,
     /// A session is over this long after `initialize`. Default 24 h.
     pub lifetime: Duration,
-    /// Sessions that something is held for at once; beyond, the longest unused one is released. Default 100,000.
+    /// Sessions that something is held for at once; beyond, the longest unused one is released; while all are in use, a
+    /// further one is refused. Default 100,000.
     pub max: u32,
 }
 

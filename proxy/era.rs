@@ -263,6 +263,20 @@ fn envelope(params: &Params<'_>, id: Id<'_>) -> Result<(), Error> {
 pub(crate) const LOG_LEVELS: [&str; 8] =
     ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
+/// One of [`LOG_LEVELS`]; a more severe one is greater.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Severity(usize);
+
+impl Severity {
+    pub(crate) fn read(level: &str) -> Option<Self> {
+        LOG_LEVELS.iter().position(|known| *known == level).map(Self)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        LOG_LEVELS.get(self.0).copied().unwrap_or_default()
+    }
+}
+
 /// `Mcp-Method` and `Mcp-Name` repeat what the body says, for intermediaries that route by header.
 fn routing_headers(method: &str, params: &Params<'_>, headers: &McpHeaders) -> Result<(), Error> {
     // No method needs to be wrapped, and an intermediary that routes by it would see another.

@@ -3,13 +3,17 @@
 //! A backend's own JSON-RPC error is not here: to a proxy that is an answer. Only the edge (`server.rs`) turns an
 //! [`Error`] into bytes. Nothing shown to a client carries an address, a header or a backend's text.
 
+mod kind;
+
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::json;
 use toolgate_config::BackendName;
 
+pub(crate) use self::kind::{Kind, Side};
 use crate::jsonrpc::{ErrorObject, OwnedId};
 use crate::metrics::Cap;
 
@@ -31,6 +35,49 @@ impl Phase {
     }
 }
 
+/// The most bytes that something may have, and the key of the configuration that says so; none does where it is fixed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct MaxBytes {
+    pub(crate) bytes: usize,
+    key: Option<&'static str>,
+}
+
+impl MaxBytes {
+    pub(crate) const fn fixed(bytes: usize) -> Self {
+        Self { bytes, key: None }
+    }
+
+    pub(crate) fn configured(key: &'static str, bytes: u64) -> Self {
+        Self { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), key: Some(key) }
+    }
+}
+
+impl fmt::Display for MaxBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(key) => write!(f, "{} bytes, the most that `{key}` allows", self.bytes),
+            None => write!(f, "{} bytes, the most that the gateway takes", self.bytes),
+        }
+    }
+}
+
+/// Of what a backend has as many as it may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Full {
+    Processes,
+    /// Sessions that share one process.
+    Sessions,
+}
+
+impl Full {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Processes => "processes as `max_instances` allows",
+            Self::Sessions => "sessions as may share one process",
+        }
+    }
+}
+
 /// Why a request got no answer from a backend, or was never sent to one.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -47,8 +94,8 @@ pub(crate) enum Error {
          `{other}`"
     )]
     BackendEra { backend: BackendName, configured: &'static str, other: &'static str, what: Cow<'static, str> },
-    #[error("backend `{backend}` has as many {of} as it may ({max}); try again when some have ended")]
-    BackendFull { backend: BackendName, of: &'static str, max: u32 },
+    #[error("backend `{backend}` has as many {} ({max}); try again when some have ended", of.as_str())]
+    BackendFull { backend: BackendName, of: Full, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
     #[error("backend `{backend}` refused the request (HTTP {status})")]
@@ -61,8 +108,8 @@ pub(crate) enum Error {
     BackendUnread { backend: BackendName },
     #[error("the request body did not arrive within {}s", deadline.as_secs_f64())]
     BodyTimeout { deadline: Duration },
-    #[error("the request body is larger than {cap} bytes")]
-    BodyTooLarge { cap: u64 },
+    #[error("the request body is larger than {max}")]
+    BodyTooLarge { max: MaxBytes },
     #[error("the call was cancelled")]
     Cancelled,
     #[error("the client left before the answer was complete")]
@@ -103,10 +150,12 @@ pub(crate) enum Error {
     SessionMissing,
     #[error("no such session; send `initialize` without `Mcp-Session-Id` to start a new one")]
     SessionUnknown,
-    #[error("the gateway holds as many sessions as `sessions.max` allows ({max})")]
+    #[error(
+        "the gateway holds as many sessions as `sessions.max` allows ({max}), and all are in use; try again shortly"
+    )]
     SessionsFull { max: u32 },
-    #[error("backend `{backend}` broke the protocol: {what} is longer than {max} bytes")]
-    TooLong { backend: BackendName, what: &'static str, max: usize },
+    #[error("backend `{backend}` sent too much: {what} is longer than {max}")]
+    TooLong { backend: BackendName, what: &'static str, max: MaxBytes },
     #[error("a session may have {max} calls under way; wait until one has ended")]
     TooManyCalls { max: usize },
     #[error("a session may have {max} event streams open; close one first")]
@@ -119,75 +168,6 @@ pub(crate) enum Error {
     UnsupportedMediaType,
     #[error("Unsupported protocol version")]
     UnsupportedVersion { requested: String, supported: &'static [&'static str] },
-}
-
-/// Whose doing an error is: decides the log level, and who is blamed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Side {
-    Downstream,
-    Internal,
-    Upstream,
-}
-
-/// The closed set of outcomes a request can have: metric label and log field.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Kind {
-    /// Answered with a result.
-    Ok,
-    /// A tool's own failure: a result with `isError: true`.
-    ToolError,
-    /// A JSON-RPC error, the backend's or ours about the message.
-    RpcError,
-    /// Refused by a limit.
-    Limited,
-    /// A request that breaks HTTP's or MCP's rules.
-    Invalid,
-    /// Refused because of where it came from or goes to.
-    Denied,
-    /// A backend that is down, unreachable or too busy: nothing was sent.
-    Unavailable,
-    /// A backend that failed while answering.
-    UpstreamError,
-    /// A backend that was too slow.
-    Timeout,
-    /// A client that left.
-    ClientClosed,
-    /// Ours.
-    Internal,
-}
-
-impl Kind {
-    /// Every kind, in declaration order.
-    pub(crate) const ALL: [Self; 11] = [
-        Self::Ok,
-        Self::ToolError,
-        Self::RpcError,
-        Self::Limited,
-        Self::Invalid,
-        Self::Denied,
-        Self::Unavailable,
-        Self::UpstreamError,
-        Self::Timeout,
-        Self::ClientClosed,
-        Self::Internal,
-    ];
-
-    /// The label value.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::ToolError => "tool_error",
-            Self::RpcError => "rpc_error",
-            Self::Limited => "limited",
-            Self::Invalid => "invalid",
-            Self::Denied => "denied",
-            Self::Unavailable => "unavailable",
-            Self::UpstreamError => "upstream_error",
-            Self::Timeout => "timeout",
-            Self::ClientClosed => "client_closed",
-            Self::Internal => "internal",
-        }
-    }
 }
 
 /// Codes of ours are the HTTP status that says the same: JSON-RPC leaves everything outside −32768…−32000 free.
@@ -245,13 +225,14 @@ impl Error {
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
-            Self::CutShort | Self::Draining | Self::SessionsFull { .. } => Kind::Internal,
+            Self::CutShort | Self::Draining => Kind::Internal,
             Self::HostForbidden { .. } | Self::OriginForbidden { .. } => Kind::Denied,
             Self::InvalidParams { .. }
             | Self::MethodNotFound { .. }
             | Self::ResourceNotFound { .. }
             | Self::UnknownTool { .. } => Kind::RpcError,
             Self::Limited { .. }
+            | Self::SessionsFull { .. }
             | Self::TooManyCalls { .. }
             | Self::TooManyStreams { .. }
             | Self::TooManySubscriptions { .. } => Kind::Limited,
@@ -276,6 +257,10 @@ impl Error {
     /// The cap that it is the refusal of, if of one.
     pub(crate) fn cap(&self) -> Option<Cap> {
         let caps = [
+            (matches!(self, Self::BackendBusy { .. }), Cap::Inflight),
+            (matches!(self, Self::BackendFull { of: Full::Processes, .. }), Cap::Instances),
+            (matches!(self, Self::BackendFull { of: Full::Sessions, .. }), Cap::Sharing),
+            (matches!(self, Self::BodyTooLarge { .. }), Cap::Body),
             (matches!(self, Self::TooManyCalls { .. }), Cap::Calls),
             (matches!(self, Self::SessionsFull { .. }), Cap::Sessions),
             (matches!(self, Self::TooManyStreams { .. }), Cap::Streams),

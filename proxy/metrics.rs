@@ -3,6 +3,7 @@
 //! Label values come from the configuration, from a fetched catalog or from closed enums, never from what a client
 //! typed: that is [`OTHER`]. The registry is ours and passed in; nothing here is global.
 
+mod cap;
 mod series;
 mod tool;
 
@@ -17,6 +18,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
+pub(crate) use self::cap::Cap;
 pub(crate) use self::series::Series;
 use self::series::{BACKEND, Forget, Hold, forget};
 use self::tool::ToolKey;
@@ -170,7 +172,7 @@ impl Metrics {
             refused: parked.with_label_values(&["refused"]),
         };
         let streams = make.gauges("toolgate_streams", "Open event streams towards clients", &["kind"]);
-        let caps = make.counters("toolgate_caps_reached_total", "Refusals because of a cap", &["cap"]);
+        let caps = make.counters("toolgate_caps_reached_total", "Times that a cap was reached", &["cap"]);
         let reloads = make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]);
         // What was never counted is 0, not absent: a rate of it is one, and an alert can be tried.
         STREAMS.iter().for_each(|kind| drop(streams.with_label_values(&[kind])));
@@ -345,7 +347,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a refusal because of a cap.
+    /// Counts that a cap was reached.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.caps.with_label_values(&[cap.as_str()]).inc();
     }
@@ -358,55 +360,6 @@ impl Metrics {
     /// Counts a refusal.
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
-    }
-}
-
-/// What there is only so much of.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Cap {
-    /// Bytes of one message that is made over for another era.
-    Answer,
-    /// Calls under way of one session.
-    Calls,
-    /// Bytes of one event that is held back to be looked at.
-    Event,
-    /// Calls that wait for their client's input.
-    Parked,
-    /// Questions that one client has yet to answer.
-    Questions,
-    /// Client sessions that something is held for.
-    Sessions,
-    /// Event streams of one session.
-    Streams,
-    /// Resources of one session or stream.
-    Subscriptions,
-}
-
-impl Cap {
-    /// Every cap.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Answer,
-        Self::Calls,
-        Self::Event,
-        Self::Parked,
-        Self::Questions,
-        Self::Sessions,
-        Self::Streams,
-        Self::Subscriptions,
-    ];
-
-    /// The label value.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Answer => "answer",
-            Self::Calls => "calls",
-            Self::Event => "event",
-            Self::Parked => "parked",
-            Self::Questions => "questions",
-            Self::Sessions => "sessions",
-            Self::Streams => "streams",
-            Self::Subscriptions => "subscriptions",
-        }
     }
 }
 

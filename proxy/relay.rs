@@ -13,7 +13,7 @@ use crate::backend::sse::{self, Piece, Splitter, Tagger};
 use crate::backend::{Backend, Body, Incoming, Slot};
 use crate::bridge::question::Asked;
 use crate::catalog;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, MaxBytes};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::limit::Permit;
 use crate::metrics::Cap;
@@ -22,7 +22,7 @@ use crate::scan::{Outcome, Scan};
 use crate::session::{CallGuard, StreamGuard};
 
 /// The longest event that is held back because it may be a question or a notification.
-const MAX_HELD_EVENT: usize = 4 * 1024 * 1024;
+const MAX_HELD_EVENT: MaxBytes = MaxBytes::fixed(4 * 1024 * 1024);
 
 /// White space before JSON that is waited through.
 const MAX_SPACE: usize = 64 * 1024;
@@ -246,10 +246,10 @@ impl Relay {
                 Ok(Piece::Pass(bytes)) => self.ready.push_back(bytes),
                 Ok(Piece::Response(outcome)) => self.outcome = self.outcome.or_else(|| Some(kind_of(outcome))),
                 Ok(Piece::Message { raw, data }) => self.take_message(raw, &data),
-                Err(sse::TooLong { limit }) => {
+                Err(sse::TooLong { .. }) => {
                     self.backend.cap_reached(Cap::Event);
                     let backend = self.backend.name().clone();
-                    let error = Error::TooLong { backend, what: "an event of its answer", max: limit };
+                    let error = Error::TooLong { backend, what: "an event of its answer", max: MAX_HELD_EVENT };
                     self.end = Some(Ended::Failed(error));
                 }
             }
@@ -359,7 +359,7 @@ impl Form {
             Side::Legacy(_) => Some(Tagger::new(&EventId::tag(EventId::CALL, backend.name().as_str()))),
             Side::Modern => None,
         };
-        Self::Events { tagger, splitter: Box::new(Splitter::new(MAX_HELD_EVENT)) }
+        Self::Events { tagger, splitter: Box::new(Splitter::new(MAX_HELD_EVENT.bytes)) }
     }
 }
 

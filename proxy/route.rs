@@ -223,7 +223,8 @@ async fn modern(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply
     headers.extend(exchange.request.headers.params.iter().cloned());
     headers.extend(request_id(exchange));
     let body = spliced(exchange.body, target.edits.clone());
-    let request = Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false };
+    let request =
+        Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false, replica: None };
     let incoming = backend.send(request).await?;
     match bridge::verdict(backend, incoming).await? {
         bridge::Verdict::Answer(incoming) => relayed(exchange, incoming, Side::Modern, target, None).await,

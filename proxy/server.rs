@@ -35,7 +35,7 @@ use crate::admin;
 use crate::demo;
 use crate::dispatch::{self, Request};
 use crate::era::{Era, McpHeaders};
-use crate::error::Error;
+use crate::error::{Error, MaxBytes};
 use crate::gateway::{Gateway, Phase};
 use crate::reply::{Body, Reply};
 use crate::snapshot::Snapshot;
@@ -44,7 +44,7 @@ use crate::snapshot::Snapshot;
 type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// The largest body that the operator's pages and the demo's servers take.
-const OWN_MAX_BODY: u64 = 64 * 1024;
+const OWN_MAX_BODY: MaxBytes = MaxBytes::fixed(64 * 1024);
 /// The largest request head, path and headers together: what HTTP/2 is limited to as well.
 const MAX_HEAD: usize = 64 * 1024;
 
@@ -266,8 +266,9 @@ impl Edge {
         let refusal = match judged {
             Err(refusal) => *refusal,
             Ok(()) => {
-                let cap = world.listener.map_or(OWN_MAX_BODY, |listener| listener.max_body);
-                match body::read(downstream, head.announced, cap, world.timeout.body).await {
+                let configured = |listener: &Listener| MaxBytes::configured("max_body", listener.max_body);
+                let max = world.listener.map_or(OWN_MAX_BODY, configured);
+                match body::read(downstream, head.announced, max, world.timeout.body).await {
                     Err(Error::ClientClosed) => return Written::Broken,
                     Err(error) => dispatch::refuse(&self.gateway, &head.request, &error, None),
                     Ok(body) => {

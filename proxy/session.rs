@@ -25,6 +25,7 @@ pub(crate) use self::held::{Asker, CallGuard, Cancelled, MAX_STREAMS, MAX_SUBSCR
 pub(crate) use self::leg::Leg;
 use self::pool::Pool;
 pub(crate) use self::pool::{Borrowed, PoolKey};
+use crate::backend::Backend;
 use crate::bridge::question;
 use crate::era::Version;
 use crate::error::Error;
@@ -149,7 +150,7 @@ impl Sessions {
     /// Starts a session: a token, and nothing held yet.
     ///
     /// # Errors
-    /// When `clientInfo` is not one.
+    /// When `clientInfo` is not one, or what the session needs could not be held now.
     pub(crate) fn start(&self, version: Version, params: &Params<'_>, principal: &str) -> Result<String, Error> {
         let token = Token {
             i: format!("{:032x}", self.random_id()),
@@ -164,7 +165,18 @@ impl Sessions {
         if plain.len() > MAX_PLAIN {
             return Err(Error::InvalidParams { what: "`clientInfo` is too long".into() });
         }
+        if let Some(max) = self.full()
+            && self.live.iter().all(|session| session.is_busy())
+        {
+            return Err(Error::SessionsFull { max });
+        }
         Ok(self.sealer.load().seal(PURPOSE, &plain))
+    }
+
+    /// How many sessions may be held, where so many are.
+    fn full(&self) -> Option<u32> {
+        let max = self.settings.load().max;
+        (self.live.len() >= max as usize).then_some(max)
     }
 
     /// The session that a token names.
@@ -183,8 +195,9 @@ impl Sessions {
             live.touch();
             return Ok(Arc::clone(&live));
         }
-        let max = self.settings.load().max;
-        if self.live.len() >= max as usize && !self.make_room() {
+        if let Some(max) = self.full()
+            && !self.make_room()
+        {
             return Err(Error::SessionsFull { max });
         }
         let capabilities = ClientCapabilities::from_bits(token.a);
@@ -194,17 +207,21 @@ impl Sessions {
 
     /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart
     /// by what the backend is told, or, where the backend may ask the client, one call's alone.
-    pub(crate) fn borrow(gateway: &Arc<Gateway>, key: PoolKey) -> Borrowed {
-        let session = gateway.sessions.pool.take(&key).unwrap_or_else(|| {
-            let session = gateway.sessions.private(key.capabilities);
+    pub(crate) fn borrow(gateway: &Arc<Gateway>, backend: &Backend, key: PoolKey) -> Borrowed {
+        let taken = gateway.sessions.pool.take(&key, backend);
+        let (session, stray) = taken.unwrap_or_else(|| {
+            let session = gateway.sessions.private(key.capabilities, key.replica);
             if let Some(level) = &key.level {
                 session.set_level(level);
             }
             if key.is_shared() {
                 gateway.sessions.give_back(&key, &session);
             }
-            session
+            (session, None)
         });
+        if let Some(stray) = stray {
+            tokio::spawn(async move { stray.close().await });
+        }
         session.touch();
         Borrowed { key, session, gateway: Arc::downgrade(gateway) }
     }
@@ -221,10 +238,11 @@ impl Sessions {
     }
 
     /// A session of the gateway's own, on behalf of nobody who could come back to it.
-    pub(crate) fn private(&self, capabilities: ClientCapabilities) -> Arc<Session> {
+    pub(crate) fn private(&self, capabilities: ClientCapabilities, replica: Option<usize>) -> Arc<Session> {
         let info =
             ClientInfo { name: "toolgate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), title: None };
-        Arc::new(Session::new(self.random_id(), Version::LATEST, NEVER, &info.json(), capabilities, self))
+        let session = Session::new(self.random_id(), Version::LATEST, NEVER, &info.json(), capabilities, self);
+        Arc::new(session.at(replica))
     }
 
     fn random_id(&self) -> u128 {

@@ -744,13 +744,19 @@ async fn a_message_that_is_too_long_to_be_made_over_is_an_error() {
         answer(old.next_call().await).await;
         let told = within(modern).await.unwrap();
         assert_eq!(told.code(), 502);
-        assert!(told.message().contains("longer than 4096 bytes"), "{told:?}");
+        assert!(
+            told.message().contains("longer than 4096 bytes, the most that `bridge.max_answer` allows"),
+            "{told:?}"
+        );
 
         let legacy = proxy.client().await.start_call("new__ask");
         answer(new.next_call().await).await;
         let told = within(legacy).await.unwrap();
         assert_eq!(told.code(), 502);
-        assert!(told.message().contains("longer than 4096 bytes"), "{told:?}");
+        assert!(
+            told.message().contains("longer than 4096 bytes, the most that `bridge.max_answer` allows"),
+            "{told:?}"
+        );
     }
 }
 

@@ -3,6 +3,8 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::support::proxy::VERSION;
+use crate::support::stdio::{running, text};
 use crate::support::{FakeBackend, FakeModern, Setup, TestProxy, eventually};
 
 /// How often a cap was reached.
@@ -80,13 +82,23 @@ async fn sessions_beyond_the_most_are_refused_while_all_are_busy() {
     let (running, call) = client.pending_call("a__ask", &backend).await;
 
     let refused = other.list_answer().await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
-    assert!(refused.message().contains("sessions.max"), "{refused:?}");
-    assert!(reached(&proxy, "sessions").await >= 1.0);
+    let not_begun = proxy.stranger().initialize(VERSION).await;
+    for refused in [&refused, &not_begun] {
+        assert_eq!((refused.status, refused.header("retry-after"), refused.code()), (503, "1", 503));
+        assert!(refused.message().contains("sessions.max"), "{refused:?}");
+    }
+    assert!(!not_begun.headers.contains_key("mcp-session-id"), "{not_begun:?}");
+    assert_eq!(reached(&proxy, "sessions").await, 2.0);
+    for method in ["tools/list", "initialize"] {
+        let refused = format!("{{era=\"legacy\",method=\"{method}\",outcome=\"limited\"}}");
+        assert_eq!(proxy.metric(&format!("toolgate_requests_total{refused}")).await, Some(1.0));
+    }
     call.finish();
     running.await.unwrap().result();
 
     eventually(async || other.list_answer().await.status == 200).await;
+    // The one that is held is idle, and gives way.
+    assert_eq!(proxy.stranger().initialize(VERSION).await.status, 200);
     // Modern clients have no sessions that could be too many.
     proxy.modern().ask("tools/list", json!({})).await.result();
 }
@@ -147,7 +159,8 @@ async fn an_event_that_is_no_answer_and_longer_than_4_mb_ends_the_stream_in_both
     for running in [legacy, modern] {
         let answer = running.await.unwrap();
         assert_eq!(answer.code(), 502);
-        assert!(answer.message().contains("longer than"), "{}", answer.message());
+        let most = "an event of its answer is longer than 4194304 bytes, the most that the gateway takes";
+        assert!(answer.message().contains(most), "{}", answer.message());
     }
     assert_eq!(reached(&proxy, "event").await, 2.0);
 }
@@ -178,4 +191,71 @@ async fn parked_calls_and_open_questions_are_counted_where_they_are_too_many() {
     proxy.until_metric("toolgate_questions", 64.0).await;
     stream.finish().await;
     proxy.until_metric("toolgate_questions", 0.0).await;
+}
+
+/// Cap: requests under way to one backend.
+#[tokio::test]
+async fn requests_beyond_max_inflight_are_counted_in_both_eras() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = Setup::new().backend(&backend, "max_inflight: 1").start().await;
+    let client = proxy.client().await;
+    assert_eq!(reached(&proxy, "inflight").await, 0.0);
+    let (running, call) = client.pending_call("a__ask", &backend).await;
+
+    for refused in [client.call("a__ask").await, proxy.modern().call("a__ask").await] {
+        assert_eq!(refused.code(), 503);
+        assert!(refused.message().contains("`max_inflight`"), "{refused:?}");
+    }
+
+    assert_eq!(reached(&proxy, "inflight").await, 2.0);
+    call.finish();
+    running.await.unwrap().result();
+}
+
+/// Cap: bytes of one request.
+#[tokio::test]
+async fn bodies_beyond_max_body_are_counted_and_name_it() {
+    let backend = FakeBackend::with_tool("a", "echo").await;
+    let proxy = Setup::fronting(&[&backend]).listener("max_body: 64KiB").start().await;
+    let client = proxy.client().await;
+    assert_eq!(reached(&proxy, "body").await, 0.0);
+
+    let refused = client.call_with("a__echo", json!({ "pad": "x".repeat(64 << 10) })).await;
+
+    assert_eq!(refused.status, 413);
+    assert!(refused.message().contains("65536 bytes, the most that `max_body` allows"), "{refused:?}");
+    assert_eq!(reached(&proxy, "body").await, 1.0);
+}
+
+/// Cap: processes of one backend.
+#[tokio::test]
+async fn processes_beyond_max_instances_are_counted() {
+    // One is the gateway's own, which lists the tools; a probe has another for a moment.
+    let proxy = running(&[], "max_instances: 2").start().await;
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    eventually(async || alice.call("a__pid").await.response().get("result").is_some()).await;
+    let before = reached(&proxy, "instances").await;
+
+    let refused = bob.call("a__pid").await;
+
+    assert_eq!(refused.code(), 503);
+    assert!(refused.message().contains("as many processes as `max_instances` allows (2)"), "{refused:?}");
+    assert_eq!(reached(&proxy, "instances").await, before + 1.0);
+}
+
+/// Cap: bytes of one message of a process.
+#[tokio::test]
+async fn messages_beyond_max_line_are_counted_once_however_many_calls_end_with_them() {
+    let proxy = running(&[], "instances: shared, max_line: 64KiB").start().await;
+    let (alice, bob) = (proxy.client().await, proxy.client().await);
+    assert_eq!(text(&alice.call_with("a__long", json!({ "bytes": 60_000 })).await).len(), 60_000);
+    assert_eq!(reached(&proxy, "line").await, 0.0);
+    let waiting = bob.start_call("a__hold");
+    eventually(async || alice.read_by_process().await.iter().any(|m| m["params"]["name"] == "hold")).await;
+
+    let refused = alice.call_with("a__long", json!({ "bytes": 200_000 })).await;
+
+    assert!(refused.message().contains("`max_line`"), "{refused:?}");
+    assert_eq!(waiting.await.unwrap().code(), 502);
+    assert_eq!(reached(&proxy, "line").await, 1.0);
 }

@@ -71,6 +71,24 @@ async fn a_stream_that_ends_fails_the_calls_that_wait_for_it() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_too_long_ends_the_stream_and_says_so() {
+    let backend = SseBackend::start().await;
+    let proxy = fronting(&backend, "").await;
+    let client = proxy.client().await;
+    let params = json!({ "name": "old__echo", "arguments": { "hold": true } });
+    let held = client.start_post(&client.message("tools/call", &params));
+    backend.until(|backend| !backend.posted("tools/call").is_empty()).await;
+
+    backend.say(&json!({ "jsonrpc": "2.0", "method": "x", "params": { "x": "x".repeat(17 << 20) } })).await;
+
+    let answer = held.await.unwrap();
+    assert_eq!(answer.code(), 502);
+    let most = "an event of its stream is longer than 16777216 bytes, the most that the gateway takes";
+    assert!(answer.message().contains(most), "{}", answer.message());
+    assert!(proxy.metric("toolgate_caps_reached_total{cap=\"event\"}").await >= Some(1.0));
+}
+
+#[tokio::test]
 async fn what_belongs_to_a_call_comes_on_its_stream() {
     let backend = SseBackend::start().await;
     let proxy = fronting(&backend, "").await;

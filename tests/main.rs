@@ -23,6 +23,7 @@ mod health;
 mod http;
 mod legacy_sse;
 mod limits;
+mod log_levels;
 mod messages;
 mod methods;
 mod misbehaviour;

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::support::backend::Seen;
 use crate::support::backend::{response, spoken};
 use crate::support::{FakeBackend, Mood, Setup, TestProxy, eventually, within};
 
@@ -128,4 +129,97 @@ async fn a_call_that_may_have_run_is_not_tried_elsewhere() {
     assert_eq!(client.call("r__x").await.code(), 502);
 
     assert_eq!(a.calls().len() + b.calls().len(), calls + 1);
+}
+
+/// How many calls it got, in whosever session.
+fn called(backend: &FakeBackend) -> usize {
+    backend.all("tools/call").len()
+}
+
+/// How many sessions of modern clients were ever begun at a replica.
+fn begun(backend: &FakeBackend) -> usize {
+    // All are the gateway's own; the ones that it lists and probes in can be asked, as far as it says.
+    let capabilities = |seen: &Seen| seen.json()["params"]["capabilities"].clone();
+    backend.by_gateway("initialize").iter().filter(|seen| capabilities(seen) == json!({})).count()
+}
+
+#[tokio::test]
+async fn modern_clients_share_one_session_with_each_replica() {
+    let (a, b, proxy) = two().await;
+
+    for _ in 0..32 {
+        assert_eq!(proxy.modern().call("r__x").await.result()["content"], spoken("x")["content"]);
+    }
+
+    assert_eq!((begun(&a), begun(&b)), (1, 1));
+    // The gateway's own requests take turns with them.
+    let calls = [called(&a), called(&b)];
+    assert!(calls.iter().all(|calls| *calls >= 14), "{calls:?}");
+}
+
+#[tokio::test]
+async fn calls_of_modern_clients_go_to_the_least_busy_replica() {
+    let a = FakeBackend::named("a").held("x").tool("y").start().await;
+    let b = FakeBackend::named("b").held("x").tool("y").start().await;
+    let proxy = fronting(&[a.url(), b.url()]).await;
+    proxy.until_metric("toolgate_catalog_tools{backend=\"r\"}", 2.0).await;
+    let running = proxy.modern().start_call("r__x");
+    let (call, idle) = tokio::select! { call = a.next_call() => (call, &b), call = b.next_call() => (call, &a) };
+
+    for _ in 0..8 {
+        proxy.modern().call("r__y").await.result();
+    }
+
+    assert_eq!(called(idle), 8);
+    call.finish();
+    within(running).await.unwrap().result();
+}
+
+#[tokio::test]
+async fn modern_clients_go_on_where_a_replica_dies() {
+    let (a, b, proxy) = two().await;
+    for _ in 0..4 {
+        proxy.modern().call("r__x").await.result();
+    }
+    let (home, other) = (a, b);
+
+    let _away = home.go_away().await;
+
+    // A connection that was kept may be tried first.
+    eventually(async || proxy.modern().call("r__x").await.response().get("result").is_some()).await;
+    let before = called(&other);
+    for _ in 0..8 {
+        proxy.modern().call("r__x").await.result();
+    }
+    assert_eq!(called(&other), before + 8);
+}
+
+#[tokio::test]
+async fn modern_clients_come_back_to_a_replica_that_was_away() {
+    let (a, b, proxy) = two().await;
+    let call = async || proxy.modern().call("r__x").await;
+    for _ in 0..4 {
+        call().await.result();
+    }
+    let away = b.go_away().await;
+
+    let before = called(&b);
+    // One of them finds that it is away, and goes elsewhere in a session that stands in for the one that was there.
+    eventually(async || {
+        call().await;
+        begun(&a) == 2
+    })
+    .await;
+    assert_eq!(called(&b), before);
+    b.come_back(away);
+
+    eventually(async || {
+        call().await;
+        called(&b) > before
+    })
+    .await;
+    assert_eq!((begun(&a), begun(&b)), (2, 2));
+    // What stood in is over.
+    let own = a.by_gateway("initialize").len() - begun(&a);
+    a.until(|a| a.gateway_sessions() <= own + 1).await;
 }

@@ -215,12 +215,15 @@ async fn busy_sessions_make_no_room() {
     let backend = FakeBackend::with_tool("a", "echo").await;
     let proxy = Setup::fronting(&[&backend]).section("sessions", "{ max: 1 }").start().await;
     let first = proxy.client().await;
+    let second = proxy.stranger().initialize("2025-11-25").await;
     let _stream = first.listen().await;
 
-    let second = proxy.stranger().initialize("2025-11-25").await;
     let refused = proxy.stranger().in_session_of(&second).call("a__echo").await;
+    let third = proxy.stranger().initialize("2025-11-25").await;
 
-    assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
-    assert_eq!(refused.error()["data"], Value::Null);
+    for refused in [refused, third] {
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+        assert_eq!(refused.error()["data"], Value::Null);
+    }
     assert_eq!(first.call("a__echo").await.result(), spoken("echo"));
 }

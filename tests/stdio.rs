@@ -294,7 +294,7 @@ async fn no_more_processes_run_than_may() {
     let refused = bob.call("a__pid").await;
 
     assert_eq!(refused.code(), 503);
-    assert!(refused.message().contains("as many processes as it may (2)"), "{refused:?}");
+    assert!(refused.message().contains("as many processes as `max_instances` allows (2)"), "{refused:?}");
     alice.delete().await;
     eventually(async || bob.call("a__pid").await.response().get("result").is_some()).await;
 }

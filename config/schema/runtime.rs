@@ -49,7 +49,7 @@ pub(super) struct Sessions {
     idle: Option<Duration>,
     /// A session is over this long after `initialize`. Default `24h`.
     lifetime: Option<Duration>,
-    /// Sessions that something is held for at once; beyond, the longest unused one is released. Default 100000.
+    /// Sessions that something is held for at once; beyond, the longest unused one is released; while all are in use, a further one is refused. Default 100000.
     max: Option<OrVariable<Number<1, 10_000_000>>>,
 }
 

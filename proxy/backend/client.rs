@@ -6,6 +6,7 @@ mod capabilities;
 mod modern;
 mod own;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,11 +25,11 @@ pub(crate) use self::own::Own;
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};
 use crate::era::Version;
-use crate::error::{Error, METHOD_NOT_FOUND, Phase};
+use crate::error::{Error, METHOD_NOT_FOUND, MaxBytes, Phase};
 use crate::jsonrpc::{self, ErrorObject, Id, Message, OwnedId};
 
 /// The largest answer to a handshake, and the largest error body that is looked into.
-pub(crate) const MAX_SMALL_ANSWER: usize = 256 * 1024;
+pub(crate) const MAX_SMALL_ANSWER: MaxBytes = MaxBytes::fixed(256 * 1024);
 /// How long the rest of an answered event stream is read, so that its connection can be used again.
 const LINGER: Duration = Duration::from_millis(50);
 /// How long a backend may take to end a session, which nobody waits for but a gateway that stops.
@@ -54,6 +55,8 @@ pub(crate) struct Hello {
     pub(crate) client_info: Arc<str>,
     /// What the backend may ask of it: a JSON object.
     pub(crate) capabilities: Arc<str>,
+    /// Where the session is to be, of a backend with several replicas.
+    pub(crate) replica: Option<usize>,
 }
 
 /// The gateway's own `clientInfo`, as JSON.
@@ -66,7 +69,8 @@ const CAPABILITIES: &str = "{\"elicitation\":{\"form\":{},\"url\":{}},\"roots\":
 impl Hello {
     /// The gateway itself.
     pub(crate) fn gateway() -> Self {
-        Self { version: Version::LATEST, client_info: CLIENT_INFO.into(), capabilities: CAPABILITIES.into() }
+        let (client_info, capabilities) = (CLIENT_INFO.into(), CAPABILITIES.into());
+        Self { version: Version::LATEST, client_info, capabilities, replica: None }
     }
 }
 
@@ -96,7 +100,7 @@ impl Opened {
     }
 
     pub(crate) fn post(&self, body: Bytes, timeout: Timeout, repeatable: bool) -> Outgoing {
-        Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable }
+        Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable, replica: None }
     }
 }
 
@@ -202,8 +206,14 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
     // Not one that the client may use in this session: some count from 0, and an id comes once.
     let id = OwnedId::integer(next_id());
     let body = jsonrpc::request_body(id.raw(), "initialize", Some(&params));
-    let request =
-        Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout: backend.config.timeout, repeatable: true };
+    let request = Outgoing {
+        verb: Method::POST,
+        headers: Vec::new(),
+        body,
+        timeout: backend.config.timeout,
+        repeatable: true,
+        replica: hello.replica,
+    };
     let nobody = Opened {
         session_id: None,
         version: hello.version,
@@ -267,7 +277,7 @@ async fn request_unbounded(backend: &Backend, opened: &Opened, ask: Ask<'_>, jud
     let body = jsonrpc::request_body(id.raw(), ask.method, ask.params);
     let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
     match verdict(backend, opened, incoming).await? {
-        Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.cap).await,
+        Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.max).await,
         Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
         Verdict::SessionLost => Ok(Outcome::SessionLost),
     }
@@ -280,7 +290,7 @@ pub(crate) struct Ask<'a> {
     /// JSON.
     pub(crate) params: Option<&'a str>,
     /// The largest answer that is read.
-    pub(crate) cap: usize,
+    pub(crate) max: MaxBytes,
 }
 
 /// Sends a notification or a response. Whatever success it is answered with is taken.
@@ -307,6 +317,7 @@ pub(crate) async fn close(backend: &Backend, opened: &Opened) {
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     };
     let ending = async {
         if let Ok(mut incoming) = backend.send_unjudged(request).await {
@@ -324,6 +335,7 @@ pub(crate) async fn listen(backend: &Backend, opened: &Opened) -> Result<Option<
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     };
     let incoming = backend.send_unjudged(request).await?;
     Ok((incoming.status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))
@@ -335,9 +347,9 @@ async fn answer(
     opened: Option<&Opened>,
     incoming: Incoming,
     id: Id<'_>,
-    cap: usize,
+    max: MaxBytes,
 ) -> Result<Outcome, Error> {
-    let message = response(backend, opened, incoming, Some(id), cap).await?;
+    let message = response(backend, opened, incoming, Some(id), max).await?;
     taken(&message, Some(id)).ok_or_else(|| no_response(backend))
 }
 
@@ -352,17 +364,17 @@ async fn response(
     opened: Option<&Opened>,
     mut incoming: Incoming,
     id: Option<Id<'_>>,
-    cap: usize,
+    max: MaxBytes,
 ) -> Result<Bytes, Error> {
-    let broken = |what: &'static str| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
+    let broken = |what: Cow<'static, str>| Error::BackendProtocol { backend: backend.name().clone(), what };
     if incoming.is_json() {
-        let body = incoming.collect(cap, backend.name()).await?;
+        let body = incoming.collect(max, backend.name()).await?;
         return if taken(&body, id).is_some() { Ok(body) } else { Err(no_response(backend)) };
     }
     if !incoming.is_event_stream() {
-        return Err(broken("its answer is neither JSON nor an event stream"));
+        return Err(broken("its answer is neither JSON nor an event stream".into()));
     }
-    let mut events = Events::new(cap);
+    let mut events = Events::new(max.bytes);
     while let Some(chunk) = incoming.body.next().await? {
         let pushed = events.push(&chunk);
         while let Some(event) = events.next() {
@@ -374,9 +386,9 @@ async fn response(
                 reply_to_question(backend, opened, event.data.as_bytes()).await;
             }
         }
-        pushed.map_err(|_| broken("an event of its answer is too long"))?;
+        pushed.map_err(|_| broken(format!("an event of its answer is longer than {max}").into()))?;
     }
-    Err(broken("its event stream ended without the response that was asked for"))
+    Err(broken("its event stream ended without the response that was asked for".into()))
 }
 
 /// The response to request `id`, or any where there is none, if that is what `body` holds.

@@ -9,6 +9,7 @@
 
 mod answer;
 pub(crate) mod fuzzing;
+mod levels;
 mod pipe;
 mod queue;
 mod rewrite;
@@ -16,6 +17,7 @@ mod subscribers;
 mod table;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +35,7 @@ pub(crate) use self::queue::{Pieces, Receiver, Sender, queue};
 pub(crate) use self::table::Sharing;
 use self::table::{Answered, SessionId, Trial};
 use super::{Incoming, LastError, Outgoing, Transport};
-use crate::error::{Error, METHOD_NOT_FOUND, Phase};
+use crate::error::{Error, Full, METHOD_NOT_FOUND, Phase};
 use crate::jsonrpc::{self, ErrorObject, Message, Request};
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -172,7 +174,11 @@ impl Duplex {
         asked: &Request<'_>,
     ) -> Result<Incoming, Error> {
         let turn = self.in_time(request, async { Ok(pipe.turn(asked).await) }).await?;
-        if pipe.unsubscribe(session, asked) {
+        // What a session asks for that was ended meanwhile, nobody would give up.
+        if turn.is_some() && !session.is_empty() && !self.sessions().contains_key(session) {
+            return Ok(bare(StatusCode::NOT_FOUND));
+        }
+        if pipe.absorbs(session, asked) {
             return Ok(json(StatusCode::OK, jsonrpc::result_body(asked.id.raw(), "{}").into()));
         }
         let Some((mut underway, message)) = pipe.ask(session, &request.body, asked) else {
@@ -249,7 +255,7 @@ impl Duplex {
     ) -> Result<Result<(Arc<Held>, Box<str>), Incoming>, Error> {
         let mut shared = self.shared.lock().await;
         if self.sessions().len() >= MAX_SHARING as usize {
-            return Err(Error::BackendFull { backend: self.backend.clone(), max: MAX_SHARING, of: "sessions" });
+            return Err(Error::BackendFull { backend: self.backend.clone(), of: Full::Sessions, max: MAX_SHARING });
         }
         if let Some(shared) = shared.as_mut().filter(|shared| !shared.pipe.0.is_over()) {
             shared.used = Instant::now();

@@ -15,27 +15,30 @@ use super::duplex::{Duplex, Held, Opener, Outlet, Pieces, Pipe, Sharing};
 use super::http::Http;
 use super::sse::{Event, Events};
 use super::{Body, Outgoing, Transport as _};
-use crate::error::{Error, Phase};
+use crate::error::{Error, MaxBytes, Phase};
+use crate::metrics::{Cap, Metrics};
 
 /// The longest event that is read.
-const MAX_EVENT: usize = 16 * 1024 * 1024;
+const MAX_EVENT: MaxBytes = MaxBytes::fixed(16 * 1024 * 1024);
 /// How long a stream may be silent. Servers of that time sent no comments, and a session is long.
 const SILENCE: Duration = Duration::from_secs(24 * 3600);
 /// Messages under way that nobody waits for, to one session.
 const MAX_UNAWAITED: usize = 16;
 /// The longest answer to a POST that is read, and how long that may take: it says nothing that matters.
-const FAREWELL: (usize, Duration) = (64 * 1024, Duration::from_millis(50));
+const FAREWELL: (MaxBytes, Duration) = (MaxBytes::fixed(64 * 1024), Duration::from_millis(50));
 
 /// Connects to the event stream.
 struct LegacySse {
     backend: BackendName,
     http: Http,
     url: Url,
+    metrics: Arc<Metrics>,
 }
 
 /// The transport of a backend whose event stream is at a URL.
-pub(crate) fn transport(backend: &BackendName, url: &Url, http: Http) -> Duplex {
-    let opener = LegacySse { backend: backend.clone(), http, url: url.clone() };
+pub(crate) fn transport((backend, url): (&BackendName, &Url), http: Http, metrics: &Arc<Metrics>) -> Duplex {
+    let (url, metrics) = (url.clone(), Arc::clone(metrics));
+    let opener = LegacySse { backend: backend.clone(), http, url, metrics };
     Duplex::new(backend, Instances::Session, opener)
 }
 
@@ -49,7 +52,7 @@ impl LegacySse {
         let mut timeout = *limit;
         timeout.idle = SILENCE;
         let (headers, body) = (Vec::new(), Bytes::new());
-        let request = Outgoing { verb: Method::GET, headers, body, timeout, repeatable: true };
+        let request = Outgoing { verb: Method::GET, headers, body, timeout, repeatable: true, replica: None };
         let incoming = self.http.send(request).await?;
         let (backend, status) = (self.backend.clone(), incoming.status.as_u16());
         match incoming.status {
@@ -62,8 +65,9 @@ impl LegacySse {
         if !incoming.is_event_stream() {
             return Err(self.broken("its URL gives no event stream"));
         }
-        let mut stream = Stream { body: incoming.body, events: Events::new(MAX_EVENT) };
-        let first = stream.next().await.ok_or_else(|| self.broken("its event stream ended at once"))?;
+        let (backend, metrics) = (self.backend.clone(), Arc::clone(&self.metrics));
+        let mut stream = Stream { backend, metrics, body: incoming.body, events: Events::new(MAX_EVENT.bytes) };
+        let first = stream.next().await?.ok_or_else(|| self.broken("its event stream ended at once"))?;
         if first.event != "endpoint" {
             return Err(self.broken("its event stream does not begin with `endpoint`"));
         }
@@ -100,19 +104,28 @@ impl Opener for LegacySse {
 
 /// An event stream.
 struct Stream {
+    backend: BackendName,
+    metrics: Arc<Metrics>,
     body: Box<dyn Body>,
     events: Events,
 }
 
 impl Stream {
     /// The next event; `None` at the end, however it comes.
-    async fn next(&mut self) -> Option<Event> {
+    ///
+    /// # Errors
+    /// When it is longer than it may be.
+    async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.events.next() {
-                return Some(event);
+                return Ok(Some(event));
             }
-            let chunk = self.body.next().await.ok().flatten()?;
-            self.events.push(&chunk).ok()?;
+            let Ok(Some(chunk)) = self.body.next().await else { return Ok(None) };
+            if self.events.push(&chunk).is_err() {
+                self.metrics.cap_reached(Cap::Event);
+                let backend = self.backend.clone();
+                return Err(Error::TooLong { backend, what: "an event of its stream", max: MAX_EVENT });
+            }
         }
     }
 }
@@ -120,14 +133,19 @@ impl Stream {
 /// Reads until the stream or the pipe ends, and each ends the other.
 async fn read(mut stream: Stream, pipe: Arc<Pipe>) {
     let reading = async {
-        while let Some(event) = stream.next().await {
-            if event.event == "message" {
-                pipe.receive(event.data.into()).await;
+        loop {
+            match stream.next().await {
+                Ok(Some(event)) if event.event == "message" => {
+                    pipe.receive(event.data.into()).await;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return pipe.closed(),
+                Err(error) => return error,
             }
         }
     };
     tokio::select! {
-        () = reading => pipe.end(pipe.closed()),
+        error = reading => pipe.end(error),
         () = pipe.until_over() => {}
     }
 }
@@ -162,7 +180,7 @@ impl Outlet for Post {
 }
 
 async fn post(http: &Http, backend: &BackendName, body: Bytes, timeout: Timeout) -> Result<StatusCode, Error> {
-    let request = Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout, repeatable: false };
+    let request = Outgoing { verb: Method::POST, headers: Vec::new(), body, timeout, repeatable: false, replica: None };
     let mut incoming = http.send(request).await?;
     // Read so that the connection can be used again.
     let _ = tokio::time::timeout(FAREWELL.1, incoming.collect(FAREWELL.0, backend)).await;

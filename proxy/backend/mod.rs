@@ -27,7 +27,7 @@ use toolgate_config::{
 use self::era::Spoken;
 use crate::catalog::listing::Listing;
 use crate::era::{Era, Version};
-use crate::error::{Error, Phase};
+use crate::error::{Error, MaxBytes, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
 use crate::metrics::{BackendMetrics, Cap, Metrics, Series};
 use crate::tls::TlsError;
@@ -55,6 +55,16 @@ pub(crate) trait Transport: Send + Sync {
     /// Whether a process that answers requests of the modern era has yet to say its first word.
     fn is_starting(&self) -> bool {
         false
+    }
+
+    /// Which replica is to get what comes next and belongs to no session yet, where there are several.
+    fn next_replica(&self) -> Option<usize> {
+        None
+    }
+
+    /// The replica of a session, by the session's id here.
+    fn replica_of(&self, _session_id: &HeaderValue) -> Option<usize> {
+        None
     }
 
     /// How what runs for it failed last, if it did.
@@ -94,6 +104,8 @@ pub(crate) struct Outgoing {
     pub(crate) timeout: Timeout,
     /// Whether running it twice is harmless.
     pub(crate) repeatable: bool,
+    /// Where it is sent to if it can be, of what belongs to no session yet.
+    pub(crate) replica: Option<usize>,
 }
 
 /// The answer of a backend.
@@ -127,14 +139,14 @@ impl Incoming {
         self.media_type().eq_ignore_ascii_case("application/json")
     }
 
-    /// The body whole, up to `cap` bytes.
-    pub(crate) async fn collect(&mut self, cap: usize, backend: &BackendName) -> Result<Bytes, Error> {
+    /// The body whole, up to `max`.
+    pub(crate) async fn collect(&mut self, max: MaxBytes, backend: &BackendName) -> Result<Bytes, Error> {
         let mut whole = bytes::BytesMut::new();
         while let Some(chunk) = self.body.next().await? {
-            if whole.len() + chunk.len() > cap {
+            if whole.len() + chunk.len() > max.bytes {
                 return Err(Error::BackendProtocol {
                     backend: backend.clone(),
-                    what: format!("its answer is longer than {cap} bytes").into(),
+                    what: format!("its answer is longer than {max}").into(),
                 });
             }
             whole.extend_from_slice(&chunk);
@@ -215,7 +227,7 @@ impl Backend {
         let uid = NEXT_UID.fetch_add(1, Ordering::Relaxed);
         let backend = Self {
             uid,
-            transport: transport(config, connector)?,
+            transport: transport(config, connector, metrics)?,
             health: Health::new(*health, Instant::now()),
             metrics: metrics.backend(config.name.as_str()),
             spoken: ArcSwapOption::from(Spoken::configured(config.protocol).map(Arc::new)),
@@ -327,9 +339,19 @@ impl Backend {
         }
     }
 
-    /// Counts a refusal of something of it because of a cap.
+    /// Counts that a cap was reached by something of it.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.shared.cap_reached(cap);
+    }
+
+    /// Which of its replicas is to get what comes next and belongs to no session yet, where there are several.
+    pub(crate) fn next_replica(&self) -> Option<usize> {
+        self.transport.next_replica()
+    }
+
+    /// Which of its replicas a session is with, where there are several.
+    pub(crate) fn replica_of(&self, opened: &client::Opened) -> Option<usize> {
+        self.transport.replica_of(opened.session_id.as_ref()?)
     }
 
     /// How a process of it failed last, where the gateway runs it.
@@ -463,14 +485,18 @@ impl Backend {
 }
 
 /// The one place that knows which transports there are.
-fn transport(config: &Config, connector: &http::Connector) -> Result<Box<dyn Transport>, BuildError> {
+fn transport(
+    config: &Config,
+    connector: &http::Connector,
+    metrics: &Arc<Metrics>,
+) -> Result<Box<dyn Transport>, BuildError> {
     let remote = match &config.reach {
-        Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command))),
+        Reach::Command(command) => return Ok(Box::new(stdio::transport(&config.name, command, metrics))),
         Reach::Remote(remote) => remote,
     };
     let http = |url| http::Http::new(http::Target { backend: &config.name, remote, url }, connector);
     Ok(match (remote.transport, remote.urls.as_slice()) {
-        (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport(&config.name, url, http(url)?)),
+        (HttpTransport::Sse, [url, ..]) => Box::new(legacy_sse::transport((&config.name, url), http(url)?, metrics)),
         (HttpTransport::StreamableHttp, [url]) => Box::new(http(url)?),
         (HttpTransport::Sse | HttpTransport::StreamableHttp, urls) => {
             let replicas = urls.iter().map(|url| Ok((url, http(url)?))).collect::<Result<Vec<_>, _>>()?;

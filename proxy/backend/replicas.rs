@@ -168,7 +168,9 @@ impl Replicas {
 
     async fn send_anywhere(&self, request: Outgoing) -> Result<Incoming, Error> {
         let unreachable = || Error::BackendConnect { backend: self.backend.clone() };
-        let first = self.choose(Instant::now(), None).ok_or_else(unreachable)?;
+        let now = Instant::now();
+        let wanted = request.replica.filter(|index| self.replicas.get(*index).is_some_and(|it| !it.is_ejected(now)));
+        let first = wanted.or_else(|| self.choose(now, None)).ok_or_else(unreachable)?;
         let again = request.clone();
         let failure = match self.send_to(first, request).await {
             Err(error) if may_be_tried_elsewhere(&error, again.repeatable) => error,
@@ -189,6 +191,14 @@ impl Transport for Replicas {
         let Some((index, own)) = id.to_str().ok().and_then(untagged) else { return Ok(lost()) };
         *id = own;
         self.send_within(index, request).await
+    }
+
+    fn next_replica(&self) -> Option<usize> {
+        self.choose(Instant::now(), None)
+    }
+
+    fn replica_of(&self, session_id: &HeaderValue) -> Option<usize> {
+        session_id.to_str().ok().and_then(untagged).map(|(index, _)| index)
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {
@@ -311,7 +321,14 @@ mod tests {
 
     fn post(session: Option<&str>) -> Outgoing {
         let headers = session.map(|id| (SESSION_ID, id.parse().unwrap())).into_iter().collect();
-        Outgoing { verb: Method::POST, headers, body: Bytes::new(), timeout: Timeout::default(), repeatable: false }
+        Outgoing {
+            verb: Method::POST,
+            headers,
+            body: Bytes::new(),
+            timeout: Timeout::default(),
+            repeatable: false,
+            replica: None,
+        }
     }
 
     #[tokio::test]

@@ -33,7 +33,8 @@ use self::process::Process;
 use self::restarts::Restarts;
 use super::LastError;
 use super::duplex::{self, Duplex, Held, Opener, Outlet, Pieces, Pipe, Sharing};
-use crate::error::Error;
+use crate::error::{Error, Full};
+use crate::metrics::Metrics;
 
 /// What a process inherits of the gateway's environment: nothing that could be a secret.
 const INHERITED: [&str; 10] = ["HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"];
@@ -51,15 +52,16 @@ pub(crate) struct Stdio {
     places: Arc<Semaphore>,
     /// Of processes that may be there still.
     pipes: Mutex<Vec<Weak<Pipe>>>,
+    metrics: Arc<Metrics>,
 }
 
 /// The transport of a backend that is run.
-pub(crate) fn transport(backend: &BackendName, config: &Config) -> Duplex {
-    Duplex::new(backend, config.instances, Stdio::new(backend, config))
+pub(crate) fn transport(backend: &BackendName, config: &Config, metrics: &Arc<Metrics>) -> Duplex {
+    Duplex::new(backend, config.instances, Stdio::new(backend, config, metrics))
 }
 
 impl Stdio {
-    fn new(backend: &BackendName, config: &Config) -> Self {
+    fn new(backend: &BackendName, config: &Config, metrics: &Arc<Metrics>) -> Self {
         let inherited = INHERITED.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
         let own = config.env.iter().map(|v| (OsString::from(&v.name), OsString::from(v.value.expose())));
         let program = PathBuf::from(&config.program);
@@ -75,6 +77,7 @@ impl Stdio {
             restarts: Arc::default(),
             places: Arc::new(Semaphore::new(config.max_instances as usize)),
             pipes: Mutex::default(),
+            metrics: Arc::clone(metrics),
             config: config.clone(),
         }
     }
@@ -95,7 +98,7 @@ impl Stdio {
             return Ok(place);
         }
         let max = self.config.max_instances;
-        let full = || Error::BackendFull { backend: self.backend.clone(), of: "processes", max };
+        let full = || Error::BackendFull { backend: self.backend.clone(), of: Full::Processes, max };
         if !self.is_one_ending() {
             return Err(full());
         }
@@ -143,6 +146,7 @@ impl Opener for Stdio {
             failure: Arc::clone(&self.failure),
             is_own: sharing == Sharing::Session,
             pipe: Arc::clone(&pipe),
+            metrics: Arc::clone(&self.metrics),
         };
         let mut pipes = self.pipes();
         pipes.retain(|pipe| pipe.strong_count() > 0);

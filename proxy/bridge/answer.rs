@@ -11,7 +11,8 @@ use tokio::time::sleep;
 use crate::backend::client::Opened;
 use crate::backend::sse::Events;
 use crate::backend::{Backend, Body, Incoming, Outgoing};
-use crate::error::Error;
+use crate::dispatch::Exchange;
+use crate::error::{Error, MaxBytes};
 use crate::metrics::Cap;
 
 /// How long a backend is left alone that ended its stream to be asked for the rest, when it does not say.
@@ -28,7 +29,7 @@ pub(crate) struct Answer {
     opened: Option<Arc<Opened>>,
     body: Box<dyn Body>,
     form: Form,
-    cap: usize,
+    max: MaxBytes,
     retry: Duration,
     polls: u32,
     polling: Option<BoxFuture<'static, Result<Incoming, Error>>>,
@@ -41,7 +42,7 @@ enum Form {
 }
 
 impl Answer {
-    /// Messages may be `cap` bytes long.
+    /// Each message may have so many bytes.
     ///
     /// # Errors
     /// When it is neither JSON nor an event stream.
@@ -49,10 +50,10 @@ impl Answer {
         backend: &Arc<Backend>,
         opened: Option<Arc<Opened>>,
         incoming: Incoming,
-        cap: usize,
+        max: MaxBytes,
     ) -> Result<Self, Error> {
         let form = match () {
-            () if incoming.is_event_stream() => Form::Events(Events::new(cap)),
+            () if incoming.is_event_stream() => Form::Events(Events::new(max.bytes)),
             () if incoming.is_json() => Form::Json(BytesMut::new()),
             () => return Err(broken(backend, "its answer is neither JSON nor an event stream")),
         };
@@ -61,7 +62,7 @@ impl Answer {
             opened,
             body: incoming.body,
             form,
-            cap,
+            max,
             retry: DEFAULT_RETRY,
             polls: 0,
             polling: None,
@@ -79,7 +80,7 @@ impl Answer {
                 if !incoming.status.is_success() || !incoming.is_event_stream() {
                     return Err(broken(&self.backend, "it does not continue the stream that it broke off"));
                 }
-                (self.body, self.form) = (incoming.body, Form::Events(Events::new(self.cap)));
+                (self.body, self.form) = (incoming.body, Form::Events(Events::new(self.max.bytes)));
             }
             if let Form::Events(events) = &mut self.form {
                 while let Some(event) = events.next() {
@@ -109,7 +110,7 @@ impl Answer {
             Form::Events(events) => events.push(chunk).is_ok(),
             Form::Json(whole) => {
                 whole.extend_from_slice(chunk);
-                whole.len() <= self.cap
+                whole.len() <= self.max.bytes
             }
         };
         if taken {
@@ -117,7 +118,7 @@ impl Answer {
         }
         self.backend.cap_reached(Cap::Answer);
         let backend = self.backend.name().clone();
-        Err(Error::TooLong { backend, what: "a message of its answer", max: self.cap })
+        Err(Error::TooLong { backend, what: "a message of its answer", max: self.max })
     }
 
     /// The backend's side of the connection is over.
@@ -155,9 +156,20 @@ impl Answer {
 pub(crate) async fn poll(backend: &Backend, opened: &Opened, last: HeaderValue) -> Result<Incoming, Error> {
     let mut headers = opened.headers();
     headers.push((HeaderName::from_static("last-event-id"), last));
-    let request =
-        Outgoing { verb: Method::GET, headers, body: Bytes::new(), timeout: backend.config.timeout, repeatable: true };
+    let request = Outgoing {
+        verb: Method::GET,
+        headers,
+        body: Bytes::new(),
+        timeout: backend.config.timeout,
+        repeatable: true,
+        replica: None,
+    };
     backend.send_unjudged(request).await
+}
+
+/// How long one message of an answer may be.
+pub(super) fn max_answer(exchange: &Exchange<'_>) -> MaxBytes {
+    MaxBytes::configured("bridge.max_answer", exchange.snapshot.config.bridge.max_answer)
 }
 
 pub(crate) fn broken(backend: &Backend, what: &'static str) -> Error {

@@ -1,8 +1,8 @@
 //! A modern client's request on a legacy backend.
 //!
 //! The backend wants a session; modern clients have none, so they share one with all that could not be told apart by what it is
-//! told: principal, capabilities, log level. Request ids and progress tokens would clash there, so the gateway has its own.
-//! What the backend asks parks the call.
+//! told: principal, capabilities, log level. There is one with each replica, and the least busy replica gets the request.
+//! Request ids and progress tokens would clash there, so the gateway has its own. What the backend asks parks the call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use toolgate_config::Timeout;
 
-use super::answer::{Answer, broken};
+use super::answer::{Answer, broken, max_answer};
 use super::crossing::{self, Crossing, Direction};
 use super::envelope;
 use super::parked::{Binding, Question};
@@ -23,8 +23,8 @@ use crate::backend::client::{self, Judged, Opened, Verdict};
 use crate::backend::{Backend, Incoming};
 use crate::catalog;
 use crate::dispatch::{Client, Exchange, Modern};
-use crate::era::LOG_LEVELS;
-use crate::error::{Error, Kind, Phase, URL_ELICITATION_REQUIRED};
+use crate::era::Severity;
+use crate::error::{Error, Kind, MaxBytes, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
 use crate::metrics::Cap;
@@ -46,12 +46,12 @@ pub(crate) struct Call {
     /// The client's, as JSON.
     progress_token: Option<Box<str>>,
     capabilities: ClientCapabilities,
-    /// The least severe level that the client wants to hear of, as an index of [`LOG_LEVELS`].
-    log_level: Option<usize>,
+    /// The least severe level that the client wants to hear of.
+    log_level: Option<Severity>,
     /// The head of the answer, while it is waited for.
     head: Option<Head>,
     answer: Option<Answer>,
-    cap: usize,
+    max: MaxBytes,
     /// Let go when the call is over, or handed on where it is sent again.
     holds: Holds,
 }
@@ -179,12 +179,13 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         capabilities: modern.capabilities,
         level: modern.log_level.clone(),
         backend: backend.uid,
+        replica: backend.next_replica(),
     };
-    let session = Sessions::borrow(exchange.gateway, key);
+    let session = Sessions::borrow(exchange.gateway, &backend, key);
     let own_id = OwnedId::integer(client::next_id());
     let (leg, guard) = session.call_on(&backend, own_id.clone())?;
     let body = body(exchange, &target, &own_id)?;
-    let cap = usize::try_from(exchange.snapshot.config.bridge.max_answer).unwrap_or(usize::MAX);
+    let max = max_answer(exchange);
     let opened = leg.open(&session, None).await?;
     let ear = if session.is_shared() {
         early::refused(&session, &leg, &opened).await;
@@ -203,7 +204,7 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         progress_token: None,
         capabilities: modern.capabilities,
         log_level: None,
-        cap,
+        max,
         holds: target.holds(Some(guard)),
         backend,
     };
@@ -290,7 +291,7 @@ impl Call {
         let level = modern.log_level.as_deref().map(|level| level.trim_matches('"'));
         self.uri = exchange.params.uri().map(|uri| uri.as_ref().into());
         self.progress_token = meta.and_then(|meta| meta.progress_token).map(|token| token.get().into());
-        self.log_level = level.and_then(|level| LOG_LEVELS.iter().position(|known| *known == level));
+        self.log_level = level.and_then(Severity::read);
     }
 
     /// What the client is to do before the call is sent again, where its backend has refused it for that.
@@ -341,7 +342,7 @@ impl Call {
                 if let Some(head) = &mut self.head {
                     let (opened, incoming) = head.next().await?;
                     self.head = None;
-                    self.answer = Some(Answer::new(&self.backend, Some(Arc::clone(&opened)), incoming, self.cap)?);
+                    self.answer = Some(Answer::new(&self.backend, Some(Arc::clone(&opened)), incoming, self.max)?);
                     if !Arc::ptr_eq(&opened, &self.sent.opened) {
                         return Ok(Heard::Elsewhere(opened));
                     }
@@ -382,7 +383,7 @@ impl Call {
             // Without a level in the request none may be sent (2026-07-28, Logging).
             "notifications/message" => {
                 let level = notification.params.level()?;
-                let level = LOG_LEVELS.iter().position(|known| *known == level)?;
+                let level = Severity::read(&level)?;
                 self.log_level.filter(|least| level >= *least).map(|_| data.clone())
             }
             method => {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use toolgate_config::Timeout;
 
 use self::round::{Open, Round};
-use super::answer::{Answer, broken};
+use super::answer::{Answer, broken, max_answer};
 use super::crossing::{Crossing, Direction, Step};
 use super::envelope::{self, Envelope};
 use super::shape::{self, Shaped};
@@ -27,7 +27,7 @@ use crate::backend::client;
 use crate::backend::{Backend, Outgoing};
 use crate::catalog;
 use crate::dispatch::Exchange;
-use crate::error::{Error, HEADER_MISMATCH, Kind, UNSUPPORTED_VERSION};
+use crate::error::{Error, HEADER_MISMATCH, Kind, MaxBytes, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
 use crate::relay::Holds;
 use crate::reply::Reply;
@@ -55,7 +55,7 @@ struct Call {
     id: OwnedId,
     /// The id of the request under way.
     own_id: OwnedId,
-    cap: usize,
+    max: MaxBytes,
     /// Until the first request is on its way.
     anew: Option<Anew>,
     sending: Option<BoxFuture<'static, Result<Sent, Error>>>,
@@ -85,7 +85,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     let bridge = &exchange.snapshot.config.bridge;
     let mut call = Call {
         method: exchange.method,
-        cap: usize::try_from(bridge.max_answer).unwrap_or(usize::MAX),
+        max: max_answer(exchange),
         answer_within: bridge.parked_ttl,
         holds: target.holds(Some(guard)),
         own_id: id.clone(),
@@ -173,7 +173,7 @@ impl Call {
             }
             Verdict::Refusal { body, .. } => crate::backend::Incoming::json(http::StatusCode::OK, body),
         };
-        self.answer = Some(Answer::new(&self.backend, None, incoming, self.cap)?);
+        self.answer = Some(Answer::new(&self.backend, None, incoming, self.max)?);
         Ok(())
     }
 
@@ -314,7 +314,7 @@ async fn sent(
     timeout: Timeout,
 ) -> Result<Verdict, Error> {
     let (headers, body) = (headers.to_vec(), body.clone());
-    let request = Outgoing { verb: Method::POST, headers, body, timeout, repeatable: false };
+    let request = Outgoing { verb: Method::POST, headers, body, timeout, repeatable: false, replica: None };
     verdict(backend, backend.send(request).await?).await
 }
 

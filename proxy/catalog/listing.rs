@@ -15,7 +15,7 @@ use super::{Freshness, Kind, Omission, PerKind};
 use crate::backend::Backend;
 use crate::backend::client::{Caching, Judged, Outcome, Own, ServerCapabilities};
 use crate::era::{Era, MODERN_VERSION};
-use crate::error::{Error, METHOD_NOT_FOUND};
+use crate::error::{Error, METHOD_NOT_FOUND, MaxBytes};
 use crate::jsonrpc;
 
 /// Pages of one list. With `catalog.max_tools` and the check for repeated cursors this ends any listing.
@@ -212,8 +212,8 @@ impl<'a> Lister<'a> {
     async fn page(&self, kind: Kind, cursor: Option<&str>) -> Result<Option<Box<RawValue>>, Lapse> {
         let method = kind.method();
         let params = cursor.map(|cursor| format!("{{\"cursor\":{}}}", jsonrpc::json_string(cursor)));
-        let cap = usize::try_from(self.settings.max_bytes).unwrap_or(usize::MAX);
-        match self.own.request(self.backend, method, params.as_deref(), cap, Judged::Yes).await? {
+        let max = MaxBytes::configured("catalog.max_bytes", self.settings.max_bytes);
+        match self.own.request(self.backend, method, params.as_deref(), max, Judged::Yes).await? {
             Outcome::Result(raw) => Ok(Some(raw)),
             Outcome::Error { code: METHOD_NOT_FOUND } => Ok(None),
             Outcome::Error { code } => Err(Lapse::Listing(format!("it answered `{method}` with error {code}"))),

@@ -12,11 +12,11 @@ use crate::backend::Backend;
 use crate::backend::client::{Judged, Outcome, Own};
 use crate::backend::era;
 use crate::era::Era;
-use crate::error::{Error, METHOD_NOT_FOUND};
+use crate::error::{Error, METHOD_NOT_FOUND, MaxBytes};
 use crate::gateway::Gateway;
 
 /// The largest page that a probe reads.
-const MAX_PAGE: usize = 16 * 1024 * 1024;
+const MAX_PAGE: MaxBytes = MaxBytes::fixed(16 * 1024 * 1024);
 
 /// Runs until the backend is retired.
 pub(crate) async fn run(gateway: Arc<Gateway>, backend: Arc<Backend>) {

@@ -81,6 +81,10 @@ impl<'a> Params<'a> {
 }
 
 impl<'a> Meta<'a> {
+    pub(crate) fn log_level(&self) -> Option<Cow<'a, str>> {
+        self.log_level.and_then(text)
+    }
+
     pub(crate) fn protocol_version(&self) -> Option<Cow<'a, str>> {
         self.protocol_version.and_then(text)
     }

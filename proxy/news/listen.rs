@@ -99,7 +99,7 @@ impl Listen {
         let filter = filter.honoured(&catalog);
         // From here on a change is told: what the client lists after the acknowledgement is newer.
         let lists = Lists::new(exchange.gateway, Revisions::default());
-        let session = exchange.gateway.sessions.private(ClientCapabilities::default());
+        let session = exchange.gateway.sessions.private(ClientCapabilities::default(), None);
         for uri in &filter.resource_subscriptions {
             if let Some(owner) = catalog.resource(uri) {
                 session.subscribe(uri, owner);

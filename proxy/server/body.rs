@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::downstream::Downstream;
-use crate::error::Error;
+use crate::error::{Error, MaxBytes};
 
 /// How much of a body that was refused is read and thrown away, and for how long, so that the client gets to read why.
 const LINGER: (usize, Duration) = (8 * 1024 * 1024, Duration::from_secs(1));
@@ -24,25 +24,25 @@ pub(super) struct Announced {
 pub(super) async fn read(
     downstream: &mut Downstream,
     announced: Announced,
-    cap: u64,
+    max: MaxBytes,
     deadline: Duration,
 ) -> Result<Bytes, Error> {
-    if announced.length.is_some_and(|length| length > cap) {
-        return Err(Error::BodyTooLarge { cap });
+    if announced.length.is_some_and(|length| length > max.bytes as u64) {
+        return Err(Error::BodyTooLarge { max });
     }
     if announced.expects {
         downstream.go_on().await.map_err(|_| Error::ClientClosed)?;
     }
-    timeout(deadline, collect(downstream, cap)).await.unwrap_or(Err(Error::BodyTimeout { deadline }))
+    timeout(deadline, collect(downstream, max)).await.unwrap_or(Err(Error::BodyTimeout { deadline }))
 }
 
-async fn collect(downstream: &mut Downstream, cap: u64) -> Result<Bytes, Error> {
+async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Error> {
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(chunk) = downstream.body(cap).await.map_err(|_| Error::ClientClosed)? {
+    while let Some(chunk) = downstream.body(max.bytes as u64).await.map_err(|_| Error::ClientClosed)? {
         let so_far = first.as_ref().map_or(whole.len(), Bytes::len);
-        if (so_far + chunk.len()) as u64 > cap {
-            return Err(Error::BodyTooLarge { cap });
+        if so_far + chunk.len() > max.bytes {
+            return Err(Error::BodyTooLarge { max });
         }
         // Most bodies come in one piece, which is then not copied.
         match first.take() {

@@ -110,7 +110,12 @@ impl Session {
             id,
             version,
             capabilities,
-            hello: Hello { version, client_info: client_info.into(), capabilities: capabilities.json().into() },
+            hello: Hello {
+                version,
+                client_info: client_info.into(),
+                capabilities: capabilities.json().into(),
+                replica: None,
+            },
             expires,
             born: Instant::now(),
             used: AtomicU64::new(0),
@@ -119,6 +124,12 @@ impl Session {
             over: Notify::new(),
             held: Mutex::default(),
         }
+    }
+
+    /// The same with its side of a backend at this replica, where it can be.
+    pub(super) fn at(mut self, replica: Option<usize>) -> Self {
+        self.hello.replica = replica;
+        self
     }
 
     /// The random part of its id: stable, and useless to whoever reads it.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::Session;
 use crate::backend::Backend;
 use crate::backend::client::{self, Hello, Judged, Opened};
-use crate::error::Error;
+use crate::error::{Error, MaxBytes};
 use crate::jsonrpc;
 
 /// One session's side of one backend: a session with it, opened when first needed.
@@ -30,6 +30,8 @@ pub(crate) struct Leg {
 
 /// How long a call waits for its session's own stream: what a backend asks there before it is listened to is lost.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// The longest answer that is read where a backend is told something.
+const MAX_TOLD: MaxBytes = MaxBytes::fixed(64 * 1024);
 
 impl Leg {
     pub(super) fn new(backend: &Arc<Backend>, hello: &Hello) -> Self {
@@ -186,7 +188,7 @@ impl Leg {
 
     /// Asks the backend for something that it may as well refuse.
     async fn tell(&self, opened: &Opened, method: &'static str, params: &str) {
-        let ask = client::Ask { id: client::next_id(), method, params: Some(params), cap: 65_536 };
+        let ask = client::Ask { id: client::next_id(), method, params: Some(params), max: MAX_TOLD };
         if let Err(error) = client::request(&self.backend, opened, ask, Judged::No).await {
             tracing::debug!(backend = %self.backend.name(), method, %error, "backend not told");
         }

@@ -10,7 +10,7 @@ use super::{ClientCapabilities, Leg, Session};
 use crate::backend::Backend;
 use crate::gateway::Gateway;
 
-/// Principals, sets of capabilities, log levels and legacy backends that sessions are kept for.
+/// Principals, sets of capabilities, log levels and replicas of legacy backends that sessions are kept for.
 const MAX_POOLS: usize = 1_024;
 /// Sessions that are kept for one of these.
 const MAX_KEPT: usize = 64;
@@ -24,6 +24,8 @@ pub(crate) struct PoolKey {
     pub(crate) level: Option<Box<str>>,
     /// The backend's uid.
     pub(crate) backend: u64,
+    /// Which of the backend's replicas it is with, where there are several: each has sessions of its own.
+    pub(crate) replica: Option<usize>,
 }
 
 impl PoolKey {
@@ -65,15 +67,31 @@ impl Drop for Borrowed {
     }
 }
 
+/// Whether a session is where it is to be, or nowhere yet.
+fn is_home(key: &PoolKey, session: &Session, backend: &Backend) -> bool {
+    let opened = session.leg_of(backend).and_then(|leg| leg.current());
+    let replica = opened.and_then(|opened| backend.replica_of(&opened));
+    replica.is_none() || replica == key.replica
+}
+
 /// All that are kept: shared ones in use or not, and others not in use.
 #[derive(Default)]
 pub(super) struct Pool(DashMap<PoolKey, Vec<Arc<Session>>>);
 
 impl Pool {
-    /// One that is kept for this.
-    pub(super) fn take(&self, key: &PoolKey) -> Option<Arc<Session>> {
+    /// One that is kept for this, and what is to be closed so that it can be taken.
+    ///
+    /// One that had to begin at another replica comes home: in use it is left where it is, unused it begins anew.
+    pub(super) fn take(&self, key: &PoolKey, backend: &Backend) -> Option<(Arc<Session>, Option<Arc<Leg>>)> {
         let mut kept = self.0.get_mut(key)?;
-        if key.is_shared() { kept.first().cloned() } else { kept.pop() }
+        let (index, stray) = kept.iter().enumerate().rev().find_map(|(index, session)| {
+            if is_home(key, session, backend) {
+                return Some((index, None));
+            }
+            session.take_unused_leg(backend).map(|leg| (index, Some(leg)))
+        })?;
+        let session = if key.is_shared() { Arc::clone(kept.get(index)?) } else { kept.remove(index) };
+        Some((session, stray))
     }
 
     /// Keeps one, if there is room.

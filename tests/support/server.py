@@ -4,6 +4,7 @@ births    writes its process id into the file named next when it is started
 die       ends as soon as it is started, complains, and writes so into the file named next
 born      writes into the file named next that it was started
 deaf      answers `initialize` and reads no further
+leveled   has a log level, which is `info` until it is told another one
 late      reads nothing before the file named next is there
 ponders   answers `server/discover`, as a modern server, when the file named next is there
 stubborn  ends neither when its input does nor when it is asked to
@@ -20,6 +21,7 @@ import time
 DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
 
 held = []
+level = "info"
 lines = []
 subscribed = set()
 waiting = {}
@@ -60,6 +62,12 @@ def flood(request):
 
 def long(request):
     answer(request, "x" * request["params"]["arguments"]["bytes"])
+
+
+def log(request):
+    for name in LEVELS[LEVELS.index(level):]:
+        notify("notifications/message", {"level": name, "data": name})
+    answer(request, "logged")
 
 
 def noise(request):
@@ -104,6 +112,7 @@ def touch(request):
     answer(request, "touched")
 
 
+LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 WATCHED = "test://watched"
 
 TOOLS = {
@@ -115,7 +124,9 @@ TOOLS = {
     "env": lambda request: answer(request, json.dumps(dict(os.environ))),
     "flood": flood,
     "hold": held.append,
+    "level": lambda request: answer(request, level),
     "lines": lambda request: answer(request, json.dumps(lines)),
+    "log": log,
     "long": long,
     "noise": noise,
     "pid": lambda request: answer(request, os.getpid()),
@@ -137,6 +148,7 @@ def take_unasked(request, how):
 
 
 def handle(message):
+    global level
     method = message.get("method")
     is_first = not any('"initialize"' in line for line in lines)
     if is_first and "unasked" in sys.argv:
@@ -148,6 +160,8 @@ def handle(message):
         version = message["params"]["protocolVersion"]
         server = {"name": "fixture", "version": "1"}
         capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
+        if "leveled" in sys.argv:
+            capabilities["logging"] = {}
         result = {"protocolVersion": version, "capabilities": capabilities, "serverInfo": server}
         say({"jsonrpc": "2.0", "id": message["id"], "result": result})
         while "deaf" in sys.argv:
@@ -161,6 +175,9 @@ def handle(message):
     elif method in ("resources/subscribe", "resources/unsubscribe"):
         change = subscribed.add if method == "resources/subscribe" else subscribed.discard
         change(message["params"]["uri"])
+        say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+    elif method == "logging/setLevel" and "leveled" in sys.argv:
+        level = message["params"]["level"]
         say({"jsonrpc": "2.0", "id": message["id"], "result": {}})
     elif method == "tools/call":
         TOOLS[message["params"]["name"]](message)

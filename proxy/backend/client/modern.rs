@@ -197,6 +197,7 @@ fn post(backend: &Backend, id: &OwnedId, method: &str, params: Option<&str>) -> 
         body: envelope::dress(&body, &GATEWAY),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     }
 }
 
@@ -206,7 +207,7 @@ pub(super) async fn request(backend: &Backend, ask: Ask<'_>, judged: Judged) -> 
         let id = OwnedId::integer(ask.id);
         let incoming = send(backend, post(backend, &id, ask.method, ask.params), judged).await?;
         match verdict_on(backend, false, incoming).await? {
-            Verdict::Answer(incoming) => answer(backend, None, incoming, id.borrow(), ask.cap).await,
+            Verdict::Answer(incoming) => answer(backend, None, incoming, id.borrow(), ask.max).await,
             Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
             Verdict::SessionLost => Ok(Outcome::SessionLost),
         }

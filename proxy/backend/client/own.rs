@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Ask, Caching, Discovered, Judged, Opened, Outcome, ServerCapabilities, modern, next_id};
 use crate::backend::Backend;
 use crate::era::Era;
-use crate::error::Error;
+use crate::error::{Error, MaxBytes};
 
 /// An open session, or what a server without sessions said of itself.
 #[derive(Clone, Debug)]
@@ -50,10 +50,10 @@ impl Own {
         backend: &Backend,
         method: &str,
         params: Option<&str>,
-        cap: usize,
+        max: MaxBytes,
         judged: Judged,
     ) -> Result<Outcome, Error> {
-        let ask = Ask { id: next_id(), method, params, cap };
+        let ask = Ask { id: next_id(), method, params, max };
         match self {
             Self::Legacy(opened) => super::request(backend, opened, ask, judged).await,
             Self::Modern(_) => modern::request(backend, ask, judged).await,

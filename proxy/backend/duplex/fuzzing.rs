@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use super::answer::framed;
 use super::queue::queue;
 use super::rewrite::one_line;
-use super::table::{Inbox, Route, SessionId, Sharing, Table};
+use super::table::{Route, SessionId, Sharing, Table};
+use super::waiting::Inbox;
 use crate::backend::sse::Events;
 use crate::jsonrpc::{self, Message, Notification, Request, Response, member, span, splice};
 

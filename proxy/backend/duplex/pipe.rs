@@ -12,7 +12,8 @@ use toolgate_config::{BackendName, Timeout};
 
 use super::answer::{Listening, Underway};
 use super::queue::{Lost, Pieces, queue};
-use super::table::{Inbox, Route, SessionId, Sharing, Table, Trial, changes_subscriptions};
+use super::table::{Route, SessionId, Sharing, Table, Trial, changes_sharing};
+use super::waiting::Inbox;
 use crate::error::Error;
 use crate::jsonrpc::{self, Message, Request};
 
@@ -34,8 +35,8 @@ pub(crate) struct Pipe {
     backend: BackendName,
     outlet: Box<dyn Outlet>,
     table: Mutex<Table>,
-    /// Held while what sessions are subscribed to changes, until the backend has been told: in the same order.
-    subscribing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while what sessions share at the backend changes, until the backend has been told: in the same order.
+    changing: Arc<tokio::sync::Mutex<()>>,
     over: watch::Sender<Option<Error>>,
     /// Whether the backend has said anything yet.
     was_heard: AtomicBool,
@@ -49,7 +50,7 @@ impl Pipe {
             backend: backend.clone(),
             outlet: Box::new(outlet),
             table: Mutex::new(Table::new(sharing)),
-            subscribing: Arc::default(),
+            changing: Arc::default(),
             over: watch::Sender::new(None),
             was_heard: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -191,25 +192,25 @@ impl Pipe {
         self.table().unlisten(ticket);
     }
 
-    /// Waits for the turn of a request that changes subscriptions.
+    /// Waits for the turn of a request that changes what sessions share.
     pub(super) async fn turn(&self, request: &Request<'_>) -> Option<OwnedMutexGuard<()>> {
-        if !changes_subscriptions(request) {
+        if !changes_sharing(request) {
             return None;
         }
-        Some(Arc::clone(&self.subscribing).lock_owned().await)
+        Some(Arc::clone(&self.changing).lock_owned().await)
     }
 
-    /// Takes in that a session wants to hear of a resource no more. Whether others do, so that the backend is not told.
-    pub(super) fn unsubscribe(&self, session: &SessionId, request: &Request<'_>) -> bool {
-        self.table().unsubscribe(session, request)
+    /// Takes in a request that the backend is not told, because of what its other sessions asked for.
+    pub(super) fn absorbs(&self, session: &SessionId, request: &Request<'_>) -> bool {
+        self.table().absorbs(session, request)
     }
 
     pub(super) fn end_session(self: &Arc<Self>, session: &SessionId) {
         self.table().end(session);
         let (pipe, session) = (Arc::clone(self), Arc::clone(session));
         tokio::spawn(async move {
-            let _turn = pipe.subscribing.lock().await;
-            let over = pipe.table().unsubscribe_all(&session);
+            let _turn = pipe.changing.lock().await;
+            let over = pipe.table().give_up(&session);
             over.into_iter().for_each(|body| pipe.outlet.write_soon(body));
         });
     }

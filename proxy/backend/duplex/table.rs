@@ -3,17 +3,20 @@
 //! Every request gets an id of its own towards the backend, and its progress token becomes that id: whoever shares a pipe
 //! may count alike. Both are put back on the way to the client.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::levels::Levels;
 use super::queue::{Pieces, Sender};
 use super::rewrite::{edit, one_line, replace, subscription_of};
 use super::subscribers::Subscribers;
+use super::waiting::{Call, Inbox, Listener, Purpose, Waiting};
 use crate::backend::client;
+use crate::era::Severity;
 use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
 
@@ -22,13 +25,14 @@ const MAX_QUESTIONS: usize = 64;
 /// Calls whose clients left that are still known, so that they can be cancelled.
 const MAX_ABANDONED: usize = 256;
 
-/// What changes whom a shared backend tells of a resource.
+/// What changes what a shared backend tells.
+const SET_LEVEL: &str = "logging/setLevel";
 const SUBSCRIBE: &str = "resources/subscribe";
 const UNSUBSCRIBE: &str = "resources/unsubscribe";
 
-/// Whether a request changes what its session is subscribed to.
-pub(super) fn changes_subscriptions(request: &Request<'_>) -> bool {
-    matches!(&*request.method, SUBSCRIBE | UNSUBSCRIBE)
+/// Whether a request changes what the sessions of a shared backend are told.
+pub(super) fn changes_sharing(request: &Request<'_>) -> bool {
+    matches!(&*request.method, SET_LEVEL | SUBSCRIBE | UNSUBSCRIBE)
 }
 
 /// Whose a pipe is.
@@ -64,41 +68,6 @@ pub(super) struct Answered {
     pub(super) result: Option<Box<RawValue>>,
 }
 
-/// What a call is for, where that decides what it is told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Purpose {
-    Plain,
-    /// Wants its result and nothing else.
-    Handshake,
-    /// A stream of news, open as long as its client listens.
-    Listen,
-}
-
-/// Where a call is told what belongs to it.
-pub(super) struct Inbox {
-    pub(super) events: Sender,
-    pub(super) answer: oneshot::Sender<Answered>,
-}
-
-struct Call {
-    /// JSON, as its client wrote it.
-    id: Bytes,
-    /// JSON, as its client wrote it.
-    token: Option<Bytes>,
-    session: SessionId,
-    purpose: Purpose,
-    /// What it subscribes its session to, where that is not subscribed already.
-    subscribes: Option<Box<str>>,
-    /// None when its client has left.
-    inbox: Option<Inbox>,
-}
-
-struct Listener {
-    ticket: u64,
-    session: SessionId,
-    events: Sender,
-}
-
 /// Where a message of the backend goes.
 pub(super) enum Route {
     /// It answers a call.
@@ -116,14 +85,13 @@ pub(super) enum Route {
 pub(super) struct Table {
     sharing: Sharing,
     next: u64,
-    /// By the id towards the backend, oldest first.
-    calls: BTreeMap<u64, Call>,
-    /// At most one a session.
-    listeners: Vec<Listener>,
+    waiting: Waiting,
     /// Questions of the backend that are not answered yet, and who was asked, oldest first.
     asked: VecDeque<(OwnedId, SessionId)>,
     /// Of a pipe that is all sessions'.
     subscribers: Subscribers,
+    /// The same.
+    levels: Levels,
     /// Whether the backend was told that the handshake is done.
     initialized: bool,
     /// Of a pipe of the modern era.
@@ -136,10 +104,10 @@ impl Table {
         Self {
             sharing,
             next: 1,
-            calls: BTreeMap::new(),
-            listeners: Vec::new(),
+            waiting: Waiting::default(),
             asked: VecDeque::new(),
             subscribers: Subscribers::default(),
+            levels: Levels::default(),
             initialized: false,
             trial: Trial::Refused,
             closed: false,
@@ -160,8 +128,8 @@ impl Table {
     /// Ends every call and every stream; there will be no more.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        self.calls.clear();
-        self.listeners.clear();
+        self.waiting.calls.clear();
+        self.waiting.listeners.clear();
     }
 
     // === towards the backend ===
@@ -183,7 +151,13 @@ impl Table {
         let token = request.params.meta.as_ref().and_then(|meta| meta.progress_token).map(RawValue::get);
         let id = request.id.raw();
         let edits = [Some(id), token].into_iter().flatten().filter_map(|part| edit(body, part, number.to_string()));
-        let message = flat(replace(body, edits.collect()));
+        let mut edits: Vec<_> = edits.collect();
+        let level = request.params.level.zip(self.level_asked(request)).map(|(raw, asked)| {
+            let (told, change) = self.levels.ask(session, asked);
+            edits.extend(edit(body, raw.get(), jsonrpc::json_string(told.as_str())).filter(|_| told != asked));
+            change
+        });
+        let message = flat(replace(body, edits));
         let purpose = match &*request.method {
             "initialize" => Purpose::Handshake,
             "subscriptions/listen" => Purpose::Listen,
@@ -196,9 +170,11 @@ impl Table {
             session: Arc::clone(session),
             purpose,
             subscribes: uri.filter(|uri| self.subscribers.add(session, uri)).map(Into::into),
+            sets_level: level,
+            log_level: request.params.meta.as_ref().and_then(|meta| meta.log_level()).and_then(|l| Severity::read(&l)),
             inbox: Some(inbox),
         };
-        self.calls.insert(number, call);
+        self.waiting.calls.insert(number, call);
         Some((number, message))
     }
 
@@ -215,9 +191,9 @@ impl Table {
             Message::Notification(n) if n.method == "notifications/cancelled" => {
                 let id = n.params.request_id()?;
                 let is_it = |call: &Call| call.session == *session && id.raw().as_bytes() == call.id;
-                let number = self.calls.iter().rfind(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
+                let number = self.waiting.calls.iter().rfind(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
                 // Many servers do not answer a call that was cancelled, and what they ask is not asked on its behalf any more.
-                if let Some(inbox) = self.calls.remove(&number).and_then(|call| call.inbox) {
+                if let Some(inbox) = self.waiting.calls.remove(&number).and_then(|call| call.inbox) {
                     let message = jsonrpc::error_body(Some(id.raw()), &Error::Cancelled.object()).into();
                     let _ = inbox.answer.send(Answered { message, result: None });
                 }
@@ -233,46 +209,68 @@ impl Table {
         Some(one_line(body).into())
     }
 
-    /// Takes in that a session wants to hear of a resource no more. Whether others do, so that the backend is not told.
-    pub(super) fn unsubscribe(&mut self, session: &SessionId, request: &Request<'_>) -> bool {
+    /// The level that a request asks for, of a pipe that is all sessions'.
+    fn level_asked(&self, request: &Request<'_>) -> Option<Severity> {
+        let is_it = request.method == SET_LEVEL && self.sharing == Sharing::Shared;
+        request.params.level().filter(|_| is_it).and_then(|level| Severity::read(&level))
+    }
+
+    /// Takes in a request that the backend is not told, because of what its other sessions asked for: a session that wants to
+    /// hear of a resource no more, of which others do; or a level that is no change.
+    pub(super) fn absorbs(&mut self, session: &SessionId, request: &Request<'_>) -> bool {
+        if let Some(asked) = self.level_asked(request) {
+            return self.levels.absorbs(session, asked);
+        }
         let is_it = request.method == UNSUBSCRIBE && self.sharing == Sharing::Shared;
         request.params.uri().filter(|_| is_it).is_some_and(|uri| self.subscribers.remove(session, &uri))
     }
 
-    /// Ends the subscriptions of a session that is over. Returns what the backend is to be told; nobody waits for its answers.
-    pub(super) fn unsubscribe_all(&mut self, session: &SessionId) -> Vec<Bytes> {
-        let over = self.subscribers.end(session).into_iter().map(|uri| {
+    /// Gives up what a session that is over asked for. Returns what the backend is to be told; nobody waits for its answers.
+    pub(super) fn give_up(&mut self, session: &SessionId) -> Vec<Bytes> {
+        let uris =
+            self.subscribers.end(session).into_iter().map(|uri| (UNSUBSCRIBE, "uri", jsonrpc::json_string(&uri)));
+        let level = self.levels.end(session).map(|level| (SET_LEVEL, "level", jsonrpc::json_string(level.as_str())));
+        let told = uris.chain(level).map(|(method, key, value)| {
             let number = self.next;
             self.next += 1;
-            let params = jsonrpc::object([("uri", &*jsonrpc::json_string(&uri))]);
-            jsonrpc::request_body(&number.to_string(), UNSUBSCRIBE, Some(&params))
+            jsonrpc::request_body(&number.to_string(), method, Some(&jsonrpc::object([(key, &*value)])))
         });
-        over.collect()
+        told.collect()
     }
 
     /// Forgets a call that the backend was never asked, or that is over.
     pub(super) fn forget(&mut self, number: u64) {
-        if let Some(Call { session, subscribes: Some(uri), .. }) = self.calls.remove(&number) {
-            self.subscribers.remove(&session, &uri);
+        if let Some(call) = self.waiting.calls.remove(&number) {
+            self.refused(&call);
+        }
+    }
+
+    /// Takes in that the backend did not do what a call asked for.
+    fn refused(&mut self, call: &Call) {
+        if let Some(uri) = &call.subscribes {
+            self.subscribers.remove(&call.session, uri);
+        }
+        if let Some(change) = call.sets_level {
+            self.levels.refused(&call.session, change);
         }
     }
 
     /// A call's client has left. Returns what the backend is to be told.
     pub(super) fn leave(&mut self, number: u64) -> Option<Bytes> {
         if self.sharing == Sharing::Modern {
-            self.calls.remove(&number)?;
+            self.waiting.calls.remove(&number)?;
             if self.trial == Trial::Refused {
                 self.trial = Trial::Silent;
             }
             let params = format!("{{\"requestId\":{number}}}");
             return Some(jsonrpc::notification_body("notifications/cancelled", Some(&params)));
         }
-        self.calls.get_mut(&number)?.inbox = None;
-        let abandoned = self.calls.iter().filter(|(_, call)| call.inbox.is_none());
+        self.waiting.calls.get_mut(&number)?.inbox = None;
+        let abandoned = self.waiting.calls.iter().filter(|(_, call)| call.inbox.is_none());
         if abandoned.clone().count() > MAX_ABANDONED
             && let Some(oldest) = abandoned.map(|(number, _)| *number).next()
         {
-            self.calls.remove(&oldest);
+            self.waiting.calls.remove(&oldest);
         }
         None
     }
@@ -282,26 +280,26 @@ impl Table {
         if self.closed {
             return None;
         }
-        self.listeners.retain(|listener| listener.session != *session);
+        self.waiting.listeners.retain(|listener| listener.session != *session);
         let ticket = self.next;
         self.next += 1;
-        self.listeners.push(Listener { ticket, session: Arc::clone(session), events });
+        self.waiting.listeners.push(Listener { ticket, session: Arc::clone(session), events });
         Some(ticket)
     }
 
     pub(super) fn unlisten(&mut self, ticket: u64) {
-        self.listeners.retain(|listener| listener.ticket != ticket);
+        self.waiting.listeners.retain(|listener| listener.ticket != ticket);
     }
 
     /// Ends the streams of a session.
     pub(super) fn end(&mut self, session: &SessionId) {
-        self.listeners.retain(|listener| listener.session != *session);
+        self.waiting.listeners.retain(|listener| listener.session != *session);
         self.asked.retain(|(_, of)| of != session);
     }
 
     /// Whether nobody waits for anything.
     pub(super) fn is_idle(&self) -> bool {
-        self.listeners.is_empty() && self.calls.values().all(|call| call.inbox.is_none())
+        self.waiting.listeners.is_empty() && self.waiting.calls.values().all(|call| call.inbox.is_none())
     }
 
     // === from the backend ===
@@ -316,15 +314,15 @@ impl Table {
     }
 
     fn answer(&mut self, line: &Bytes, response: &Response<'_>) -> Route {
-        let call = response.id.and_then(|id| Some((id, self.calls.remove(&number(id.raw())?)?)));
+        let call = response.id.and_then(|id| Some((id, self.waiting.calls.remove(&number(id.raw())?)?)));
         let Some((id, call)) = call else { return Route::Nowhere("answers nothing that was asked") };
         let code = client::error_code(response.value).filter(|_| response.error);
         // Errors that only this era has are as good as a result (2026-07-28, stdio, backward compatibility).
         if !response.error || matches!(code, Some(HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION)) {
             self.trial = Trial::Modern;
         }
-        if let Some(uri) = call.subscribes.filter(|_| response.error) {
-            self.subscribers.remove(&call.session, &uri);
+        if response.error {
+            self.refused(&call);
         }
         let Some(inbox) = call.inbox else { return Route::Nowhere("answers a client that has left") };
         let subscription = subscription_of(response.value).filter(|_| call.purpose == Purpose::Listen);
@@ -342,8 +340,12 @@ impl Table {
         }
         let taker = match self.sharing {
             Sharing::Modern => None,
-            Sharing::Session => self.only_call().or_else(|| self.newest_listener()).or_else(|| self.oldest_call()),
-            Sharing::Shared => self.oldest_call_of_the_only_session(),
+            Sharing::Session => self
+                .waiting
+                .only_call()
+                .or_else(|| self.waiting.newest_listener())
+                .or_else(|| self.waiting.oldest_call()),
+            Sharing::Shared => self.waiting.oldest_call_of_the_only_session(),
         };
         let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
             let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();
@@ -368,26 +370,35 @@ impl Table {
         let withdrawn = notification.params.request_id().filter(|_| notification.method == "notifications/cancelled");
         let at = withdrawn.and_then(|id| self.asked.iter().position(|(asked, _)| asked.borrow() == id));
         let asked = at.and_then(|at| self.asked.remove(at)).map(|(_, session)| session);
+        let is_log = notification.method == "notifications/message";
+        let level = notification.params.level().and_then(|level| Severity::read(&level));
         let takers: Vec<_> = match self.sharing {
+            // Only who asked for it is told (2026-07-28, Logging).
+            Sharing::Modern if is_log => self.waiting.only_call_that_hears(level).into_iter().collect(),
             // Nothing tells whose it is, and it may be nobody else's business.
-            Sharing::Modern => self.only_call().into_iter().collect(),
+            Sharing::Modern => self.waiting.only_call().into_iter().collect(),
             Sharing::Session => {
-                let taker = self.only_call().or_else(|| self.newest_listener()).or_else(|| self.oldest_call());
+                let taker = self
+                    .waiting
+                    .only_call()
+                    .or_else(|| self.waiting.newest_listener())
+                    .or_else(|| self.waiting.oldest_call());
                 taker.into_iter().collect()
             }
             Sharing::Shared if let Some(asked) = &asked => {
                 let its = |(session, _): &(&SessionId, &Sender)| *session == asked;
-                self.underway().find(its).or_else(|| self.listening().find(its)).into_iter().collect()
+                self.waiting.underway().find(its).or_else(|| self.waiting.listening().find(its)).into_iter().collect()
             }
             // What is logged for one session is not another's to read.
-            Sharing::Shared if notification.method == "notifications/message" => {
-                self.oldest_call_of_the_only_session().into_iter().collect()
+            Sharing::Shared if is_log => {
+                let taker = self.waiting.oldest_call_of_the_only_session();
+                taker.filter(|(session, _)| self.levels.hears(session, level)).into_iter().collect()
             }
             Sharing::Shared if notification.method == "notifications/resources/updated" => {
                 let subscribed = notification.params.uri().map(|uri| self.subscribers.of(&uri)).unwrap_or_default();
-                self.listening().filter(|(session, _)| subscribed.contains(session)).collect()
+                self.waiting.listening().filter(|(session, _)| subscribed.contains(session)).collect()
             }
-            Sharing::Shared => self.listening().collect(),
+            Sharing::Shared => self.waiting.listening().collect(),
         };
         if takers.is_empty() {
             return Route::Nowhere("is for nobody who listens");
@@ -399,39 +410,10 @@ impl Table {
     fn to_its_call(&self, line: &Bytes, named: Option<&str>, own: impl Fn(&Call) -> Option<Bytes>) -> Route {
         let lost = Route::Nowhere("belongs to no call under way");
         let Some(part) = named else { return lost };
-        let Some(call) = number(part).and_then(|number| self.calls.get(&number)) else { return lost };
+        let Some(call) = number(part).and_then(|number| self.waiting.calls.get(&number)) else { return lost };
         let (Some(inbox), Some(own)) = (&call.inbox, own(call)) else { return lost };
         let edits = edit(line, part, own).into_iter().collect();
         Route::Streams(vec![inbox.events.clone()], replace(line, edits))
-    }
-
-    /// Calls under way that take what is not named as theirs, oldest first.
-    fn underway(&self) -> impl DoubleEndedIterator<Item = (&SessionId, &Sender)> {
-        let plain = self.calls.values().filter(|call| call.purpose == Purpose::Plain);
-        plain.filter_map(|call| Some((&call.session, &call.inbox.as_ref()?.events)))
-    }
-
-    fn listening(&self) -> impl DoubleEndedIterator<Item = (&SessionId, &Sender)> {
-        self.listeners.iter().map(|listener| (&listener.session, &listener.events))
-    }
-
-    fn only_call(&self) -> Option<(&SessionId, &Sender)> {
-        let mut calls = self.underway();
-        calls.next().filter(|_| calls.next().is_none())
-    }
-
-    /// Nothing tells whose an unnamed message is where several sessions wait: it is nobody's then.
-    fn oldest_call_of_the_only_session(&self) -> Option<(&SessionId, &Sender)> {
-        let mut calls = self.underway();
-        calls.next().filter(|(session, _)| calls.all(|(other, _)| other == *session))
-    }
-
-    fn oldest_call(&self) -> Option<(&SessionId, &Sender)> {
-        self.underway().next()
-    }
-
-    fn newest_listener(&self) -> Option<(&SessionId, &Sender)> {
-        self.listening().next_back()
     }
 }
 

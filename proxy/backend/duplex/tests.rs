@@ -1,5 +1,7 @@
 //! The transport with its other end in the test's hand.
 
+mod levels;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::error::MaxBytes;
 
 /// Hands each opened pipe to the test.
 struct Opens {
@@ -105,6 +108,7 @@ impl World {
             body: body.to_owned().into(),
             timeout: Timeout::default(),
             repeatable: false,
+            replica: None,
         }
     }
 
@@ -207,7 +211,7 @@ async fn an_answer_that_comes_first_is_json_byte_for_byte() {
     .await;
     let mut incoming = calling.await.unwrap().unwrap();
 
-    let body = incoming.collect(1000, &name()).await.unwrap();
+    let body = incoming.collect(MaxBytes::fixed(1000), &name()).await.unwrap();
     assert_eq!(body, "{\"result\":{\"n\":1.0,\"e\":\"\\u00e9\"},\t\"id\" : \"\\u0041\",\"jsonrpc\":\"2.0\"}");
     assert!(incoming.is_json());
     assert_eq!(incoming.headers["content-length"], body.len().to_string());

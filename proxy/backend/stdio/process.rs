@@ -21,6 +21,7 @@ use super::stderr;
 use super::text::{Measure, presentable};
 use crate::backend::duplex::{Pipe, Receiver};
 use crate::error::Error;
+use crate::metrics::{Cap, Metrics};
 
 /// How long a process may take to end by itself when its input is closed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -90,6 +91,7 @@ pub(super) struct Tending {
     /// Whether it is one session's alone: once it has spoken, its end is nobody else's business.
     pub(super) is_own: bool,
     pub(super) pipe: Arc<Pipe>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Tending {
@@ -111,6 +113,10 @@ impl Tending {
         if !is_no_matter {
             // Before anybody can ask for another one.
             self.restarts.lock().unwrap_or_else(PoisonError::into_inner).died(started, Instant::now());
+        }
+        if matches!(over, Over::TooLong) {
+            // Here, not where calls end with it: there may be none, and there may be many.
+            self.metrics.cap_reached(Cap::Line);
         }
         self.pipe.end(self.error(&over));
         let status = tokio::select! {

@@ -25,7 +25,7 @@ fn fixture(words: &[&str]) -> Duplex {
     );
     let config = toolgate_config::parse(Path::new("t.yaml"), &yaml, &|_| None).unwrap();
     let Reach::Command(command) = &config.backends[0].reach else { panic!("no command") };
-    transport(&config.backends[0].name, command)
+    transport(&config.backends[0].name, command, &Arc::new(Metrics::new()))
 }
 
 fn post(headers: &[(&'static str, &str)], body: impl Into<Bytes>, first_byte: Duration) -> Outgoing {
@@ -33,7 +33,7 @@ fn post(headers: &[(&'static str, &str)], body: impl Into<Bytes>, first_byte: Du
     timeout.first_byte = first_byte;
     let header = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().unwrap());
     let headers = headers.iter().map(header).collect();
-    Outgoing { verb: Method::POST, headers, body: body.into(), timeout, repeatable: false }
+    Outgoing { verb: Method::POST, headers, body: body.into(), timeout, repeatable: false, replica: None }
 }
 
 async fn initialize(duplex: &Duplex) -> Result<Incoming, Error> {

@@ -132,6 +132,7 @@ fn get(backend: &Backend, opened: &Opened) -> Outgoing {
         body: Bytes::new(),
         timeout: backend.config.timeout,
         repeatable: true,
+        replica: None,
     }
 }
 

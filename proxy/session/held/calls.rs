@@ -304,7 +304,7 @@ mod tests {
         let connector = crate::backend::http::Connector::new();
         let backend =
             Backend::build(&config.backends[0], &config.health, &connector, &Arc::new(Metrics::new())).unwrap();
-        (Sessions::new(&config.sessions).private(ClientCapabilities::default()), Arc::new(backend))
+        (Sessions::new(&config.sessions).private(ClientCapabilities::default(), None), Arc::new(backend))
     }
 
     /// A call that has asked one thing.

@@ -205,6 +205,7 @@ impl Builder {
 
     pub(crate) async fn start(self) -> FakeBackend {
         let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a socket that takes options");
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listener = socket.listen(self.backlog).expect("a socket that listens");
         let address = listener.local_addr().expect("an address");
@@ -220,7 +221,7 @@ impl Builder {
             accepting: watch::Sender::new(true),
             shaking_hands: watch::Sender::new(true),
         });
-        let door = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
-        FakeBackend { shared, held: tokio::sync::Mutex::new(held), door }
+        let door = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        FakeBackend { shared, held: tokio::sync::Mutex::new(held), door: Mutex::new(door) }
     }
 }

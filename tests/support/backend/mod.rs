@@ -8,7 +8,7 @@ mod server;
 mod state;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,13 +16,14 @@ use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub(crate) use self::builder::Builder;
 use self::call::value_of;
 pub(crate) use self::call::{Call, CallStream, definition, event, response, spoken};
 pub(crate) use self::modern::FakeModern;
+use self::server::accept;
 use self::state::{Shared, Tool};
 use super::within;
 
@@ -94,12 +95,12 @@ impl Seen {
 pub(crate) struct FakeBackend {
     shared: Arc<Shared>,
     held: tokio::sync::Mutex<mpsc::Receiver<Call>>,
-    door: AbortHandle,
+    door: Mutex<JoinHandle<()>>,
 }
 
 impl Drop for FakeBackend {
     fn drop(&mut self) {
-        self.door.abort();
+        self.door.lock().expect("a door").abort();
         let faults = std::mem::take(&mut self.shared.state().faults);
         if !faults.is_empty() && !std::thread::panicking() {
             panic!("backend `{}` got what it should not have: {faults:#?}", self.name());
@@ -216,6 +217,26 @@ impl FakeBackend {
             queued.push(stream.expect("a queue"));
         }
         queued
+    }
+
+    /// Closes every connection without a request and refuses new ones, until it comes back by what is returned.
+    pub(crate) async fn go_away(&self) -> TcpSocket {
+        let door = std::mem::replace(&mut *self.door.lock().expect("a door"), tokio::spawn(async {}));
+        door.abort();
+        // Its port is free once the task is gone.
+        let _ = door.await;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("a socket that takes options");
+        socket.bind(self.shared.address).expect("its own port");
+        self.close_idle_connections();
+        self.until(|backend| backend.connections() == 0).await;
+        socket
+    }
+
+    /// Accepts connections again.
+    pub(crate) fn come_back(&self, socket: TcpSocket) {
+        let listener = socket.listen(1024).expect("a socket that listens");
+        *self.door.lock().expect("a door") = tokio::spawn(accept(listener, Arc::clone(&self.shared)));
     }
 
     /// Answers no handshake of a client until [`shake_hands`](Self::shake_hands).
