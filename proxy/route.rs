@@ -20,7 +20,6 @@ use crate::bridge::question::Asked;
 use crate::bridge::{self, envelope, to_legacy, to_modern};
 use crate::catalog::Merged;
 use crate::catalog::param::HeaderParam;
-use crate::catalog::refresh::FLOOR;
 use crate::dispatch::Exchange;
 use crate::era::Era;
 use crate::error::{Error, INVALID_REQUEST, Kind, UNSUPPORTED_VERSION};
@@ -333,10 +332,8 @@ pub(crate) async fn listed_anew(snapshot: &Snapshot, backend: &Arc<Backend>) -> 
 /// Waits for fresh lists of the backends that may have something nobody knows, if theirs are not fresh already.
 pub(crate) async fn look_again(exchange: &Exchange<'_>, may_have: impl Fn(&Backend) -> bool) -> Arc<Merged> {
     exchange.snapshot.settle().await;
-    let stale = exchange.snapshot.backends.iter().filter(|backend| {
-        let is_stale = backend.listing.load().as_ref().is_none_or(|listing| listing.fetched.elapsed() >= FLOOR);
-        is_stale && may_have(backend) && backend.health.allows_calls()
-    });
+    let is_stale = |backend: &Backend| !backend.is_listed() && may_have(backend) && backend.health.allows_calls();
+    let stale = exchange.snapshot.backends.iter().filter(|backend| is_stale(backend));
     wait_for_lists(stale).await;
     exchange.snapshot.catalog()
 }

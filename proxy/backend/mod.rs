@@ -26,6 +26,7 @@ use toolgate_config::{
 
 use self::era::Spoken;
 use crate::catalog::listing::Listing;
+use crate::catalog::refresh::FLOOR;
 use crate::era::{Era, Version};
 use crate::error::{Error, MaxBytes, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
@@ -189,6 +190,8 @@ pub(crate) struct Backend {
     pub(crate) own: ArcSwapOption<client::Own>,
     /// The last good lists of what it has.
     pub(crate) listing: ArcSwapOption<Listing>,
+    /// Whether a list has come in that does not stand in the catalog yet.
+    is_merging: AtomicBool,
     /// Why the last listing failed and since when they fail, if it did.
     pub(crate) listing_failure: Mutex<Option<ListingFailure>>,
     /// Whether a first listing was tried, well or badly.
@@ -235,6 +238,7 @@ impl Backend {
             finding: tokio::sync::Mutex::default(),
             own: ArcSwapOption::empty(),
             listing: ArcSwapOption::empty(),
+            is_merging: AtomicBool::new(false),
             listing_failure: Mutex::default(),
             listed_once: AtomicBool::new(false),
             relist: Notify::new(),
@@ -470,6 +474,23 @@ impl Backend {
         self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|f| f.reason.clone())
     }
 
+    /// Takes a list in, which has to be merged next. Returns the one before.
+    pub(crate) fn list_arrived(&self, listing: &Arc<Listing>) -> Option<Arc<Listing>> {
+        self.is_merging.store(true, Ordering::Release);
+        self.listing.swap(Some(Arc::clone(listing)))
+    }
+
+    /// Whether what the backend has was looked at a moment ago, and stands in the catalog.
+    pub(crate) fn is_listed(&self) -> bool {
+        // In this order: a list that has arrived since is not merged yet.
+        self.listing.load().as_ref().is_some_and(|listing| listing.fetched.elapsed() < FLOOR) && self.is_known()
+    }
+
+    /// Whether what the backend has stands in the catalog, as far as it was ever listed.
+    pub(crate) fn is_known(&self) -> bool {
+        self.listing.load().is_some() && !self.is_merging.load(Ordering::Acquire)
+    }
+
     /// Records how a listing went that was tried.
     pub(crate) fn listing_ended(&self, failure: Option<String>) {
         let mut slot = self.listing_failure.lock().unwrap_or_else(PoisonError::into_inner);
@@ -479,6 +500,7 @@ impl Backend {
 
     /// Wakes who waits for a listing: after it has been merged, for they look there.
     pub(crate) fn listing_merged(&self) {
+        self.is_merging.store(false, Ordering::Release);
         self.listed_once.store(true, Ordering::Release);
         self.listings.send_modify(|n| *n += 1);
     }

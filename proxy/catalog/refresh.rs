@@ -68,7 +68,7 @@ pub(crate) async fn list_once(backend: &Arc<Backend>, settings: &Settings, limit
     let listed = timeout(limit, list(backend, &mut discovery, settings)).await;
     match listed.unwrap_or_else(|_| Err(format!("it was not listed within {}s", limit.as_secs_f64()))) {
         Ok(listing) => {
-            backend.listing.store(Some(Arc::new(listing)));
+            backend.list_arrived(&Arc::new(listing));
             backend.listing_ended(None);
         }
         Err(reason) => backend.listing_ended(Some(reason)),
@@ -86,7 +86,7 @@ pub(super) fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listin
         Ok(listing) => {
             refreshes.with_label_values(&[name, "ok"]).inc();
             let listing = Arc::new(listing);
-            let before = backend.listing.swap(Some(Arc::clone(&listing)));
+            let before = backend.list_arrived(&listing);
             tell_failures(name, before.as_deref(), &listing);
             backend.listing_ended(None);
             // What a call that was answered is worth.

@@ -75,6 +75,43 @@ fn who_waits_for_a_listing_finds_it_merged() {
 }
 
 #[test]
+fn what_counts_as_listed_stands_in_the_catalog() {
+    const TIMES: usize = 300;
+    let gateway = gateway(&["a"]);
+    let snapshot = gateway.snapshot();
+    let backend = &snapshot.backends[0];
+
+    std::thread::scope(|scope| {
+        let (go_on, next) = std::sync::mpsc::channel();
+        let (gateway, snapshot) = (&gateway, &snapshot);
+        scope.spawn(move || {
+            for n in 0..TIMES {
+                let tool = format!(r#"{{"name":"t{n}","inputSchema":{{"type":"object"}}}}"#);
+                let listing = legacy(&[(Kind::Tools, &[&tool])]);
+                refresh::settle(gateway, backend, Ok(listing), &snapshot.config.catalog);
+                if next.recv().is_err() {
+                    return;
+                }
+            }
+        });
+        let mut before: Option<Arc<Listing>> = None;
+        for n in 0..TIMES {
+            let listed = loop {
+                let listing = backend.listing.load_full();
+                let is_new = listing.as_ref().is_some_and(|l| before.as_ref().is_none_or(|b| !Arc::ptr_eq(l, b)));
+                if is_new && backend.is_listed() {
+                    break listing;
+                }
+                std::hint::spin_loop();
+            };
+            assert!(snapshot.catalog().route(&format!("a__t{n}")).is_some(), "{n}");
+            before = listed;
+            go_on.send(()).unwrap();
+        }
+    });
+}
+
+#[test]
 fn each_era_has_its_own_words() {
     let gateway = gateway(&["a"]);
 

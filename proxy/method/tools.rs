@@ -25,10 +25,14 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             let is_like = |backend: &crate::backend::Backend| name.starts_with(&*backend.config.prefix);
             catalog = Box::pin(route::look_again(exchange, is_like)).await;
         }
-        let Some(route) = catalog.route(&name) else {
+        if catalog.route(&name).is_none() {
             if let Some(error) = owner_is_away(exchange, &name) {
                 return Err(error);
             }
+            // Its owner is there: it may have been listed since.
+            catalog = exchange.snapshot.catalog();
+        }
+        let Some(route) = catalog.route(&name) else {
             exchange.record.calls(OTHER, OTHER, exchange.gateway.metrics.other_tool());
             let name = name.chars().take(MAX_QUOTED).collect();
             return Err(Error::UnknownTool { name });
@@ -79,7 +83,7 @@ fn admitted(exchange: &Exchange<'_>, route: &crate::catalog::Route) -> Result<Op
 fn owner_is_away(exchange: &Exchange<'_>, name: &str) -> Option<Error> {
     let owners = exchange.snapshot.backends.iter().filter(|backend| {
         let prefix = &*backend.config.prefix;
-        !prefix.is_empty() && name.starts_with(prefix) && backend.listing.load().is_none()
+        !prefix.is_empty() && name.starts_with(prefix) && !backend.is_known()
     });
     let owner = owners.max_by_key(|backend| backend.config.prefix.len())?;
     let failure = owner.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
