@@ -19,13 +19,17 @@ CALLS = 3
 AT_ONCE_SECONDS = 3.0
 # A replica that failed three times is left out for ten seconds.
 BACK_SECONDS = 20.0
-CLIENTS = ("py2-legacy", "py2-auto", "node-legacy", "rmcp-auto")
+LEGACY = ("py2-legacy", "node-legacy")
+# They have no session: each call goes where the least is under way.
+MODERN = ("py2-auto", "rmcp-auto")
+CLIENTS = LEGACY + MODERN
 
 
 def cases(world):
     kind = next(kind for kind in other_kinds(world.paths) if kind.over == "replicas")
     pair = Two(world, kind)
     yield Case("a session stays with the replica that it began at, and both have some", pair.stay)
+    yield Case("calls that belong to no session are spread over both", pair.spread)
     yield Case("one replica is killed: a call under way there gets an error at once", pair.one_dies)
     yield Case("the sessions of the dead replica go on with the other, without an error", pair.go_on)
     for name in CLIENTS:
@@ -61,7 +65,7 @@ class Two:
     async def stay(self):
         await self.up()
         clients_homes = set()
-        for name in CLIENTS:
+        for name in LEGACY:
             homes = {await self.home_of(self.routes[name]) for _ in range(CALLS)}
             expect_equal(f"the number of replicas that {name} was at", len(homes), 1)
             clients_homes |= homes
@@ -71,6 +75,12 @@ class Two:
             expect_equal("the number of replicas that one session was at", len(homes), 1)
             self.homes[session] = homes.pop()
         expect_equal("the replicas that have sessions", clients_homes | set(self.homes.values()), {0, 1})
+
+    async def spread(self):
+        await self.up()
+        for name in MODERN:
+            homes = {await self.home_of(self.routes[name]) for _ in range(CALLS * 2)}
+            expect_equal(f"the replicas that {name} was at", homes, {0, 1})
 
     async def home(self, session):
         """The number of the replica that answers a call."""
