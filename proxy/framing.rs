@@ -30,8 +30,8 @@ pub(crate) enum Chunks {
     Data(u64),
     /// Before the line end after one.
     DataEnd,
-    /// In the lines after the last one.
-    Trailers,
+    /// In the lines after the last one, so many bytes of which have been.
+    Trailers(usize),
     Over,
 }
 
@@ -103,7 +103,7 @@ impl Chunks {
                 Self::Size => match httparse::parse_chunk_size(read) {
                     Ok(httparse::Status::Complete((line, size))) => {
                         read.advance(line);
-                        *self = if size == 0 { Self::Trailers } else { Self::Data(size) };
+                        *self = if size == 0 { Self::Trailers(0) } else { Self::Data(size) };
                     }
                     Ok(httparse::Status::Partial) if read.len() < MAX_LINE => return Ok(Bytes::new()),
                     Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed),
@@ -127,10 +127,14 @@ impl Chunks {
                     None => return Err(Malformed),
                 },
                 // What trailers say is of no use here.
-                Self::Trailers => match memchr::memchr(b'\n', read) {
+                Self::Trailers(seen) => match memchr::memchr(b'\n', read) {
                     Some(end) => {
                         let is_blank = read.get(..end).is_some_and(|line| line.is_empty() || line == b"\r");
                         read.advance(end + 1);
+                        *seen += end + 1;
+                        if *seen > MAX_LINE {
+                            return Err(Malformed);
+                        }
                         if is_blank {
                             *self = Self::Over;
                         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 use toolgate_config::Timeout;
 
@@ -171,7 +171,7 @@ async fn run(
         let mut request = opened.post(body.clone(), target.timeout, false);
         request.headers.extend(request_id(exchange));
         let incoming = backend.send(request).await?;
-        match client::verdict(backend, &opened, incoming).await? {
+        match client::verdict(backend, &opened, Some(exchange.id()?), incoming).await? {
             client::Verdict::Answer(incoming) => {
                 let side = Side::Legacy(Asked::new(&session, leg, opened, Some(call.ticket())));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
@@ -181,6 +181,10 @@ async fn run(
                 drop(call);
                 let broken = broken(backend, "it does not speak the protocol version any more that it did");
                 return Box::pin(modern_by_now(exchange, target, &session, broken)).await;
+            }
+            // To the client it would say that its session is gone, which is not what this error says.
+            client::Verdict::Refusal { status: StatusCode::NOT_FOUND, body, .. } => {
+                return Ok(refusal(exchange, StatusCode::OK, body));
             }
             client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
             client::Verdict::SessionLost if is_last_try => break,
@@ -256,7 +260,7 @@ async fn relayed(
 }
 
 /// A JSON-RPC error of the backend, as it came.
-fn refusal(exchange: &mut Exchange<'_>, status: http::StatusCode, body: Bytes) -> Reply {
+fn refusal(exchange: &mut Exchange<'_>, status: StatusCode, body: Bytes) -> Reply {
     let mut reply = Reply::json(vec![body]);
     reply.status = status;
     exchange.ended_as = Some(Kind::RpcError);

@@ -200,6 +200,24 @@ async fn a_backend_that_forgets_at_once_is_named_and_not_asked_for_ever() {
 }
 
 #[tokio::test]
+async fn an_error_that_answers_the_call_is_no_lost_session() {
+    let backend = FakeBackend::with_held_tool("a", "x").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client().await;
+    for (status, code) in [(400, -32000), (404, -32601), (404, -32000)] {
+        for is_modern in [false, true] {
+            let running = if is_modern { proxy.modern().start_call("a__x") } else { client.start_call("a__x") };
+            let call = backend.next_call().await;
+            let error = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{{"code":{code},"message":"ran"}}}}"#, call.id());
+            call.respond(status, "application/json", error);
+            let answer = within(running).await.unwrap();
+            assert_eq!((answer.code(), answer.message()), (code, "ran".to_owned()), "{status} {is_modern}");
+        }
+    }
+    assert_eq!(backend.seen().iter().filter(|seen| seen.method == "tools/call").count(), 6);
+}
+
+#[tokio::test]
 async fn a_backend_without_sessions_is_called_without_one() {
     let backend = FakeBackend::named("a").tool("echo").sessionless().start().await;
     let proxy = TestProxy::fronting(&[&backend]).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::Seen;
 use crate::support::backend::{response, spoken};
-use crate::support::{FakeBackend, Mood, Setup, TestProxy, eventually, within};
+use crate::support::{Call, FakeBackend, Mood, Setup, TestProxy, eventually, within};
 
 async fn fronting(urls: &[String]) -> TestProxy {
     let urls: Vec<_> = urls.iter().map(|url| format!("\"{url}\"")).collect();
@@ -192,6 +192,37 @@ async fn modern_clients_go_on_where_a_replica_dies() {
         proxy.modern().call("r__x").await.result();
     }
     assert_eq!(called(&other), before + 8);
+}
+
+#[tokio::test]
+async fn a_replica_that_dies_with_many_calls_takes_nothing_but_them_away() {
+    let (a, b) = (FakeBackend::with_held_tool("a", "x").await, FakeBackend::with_held_tool("b", "x").await);
+    let proxy = fronting(&[a.url(), b.url()]).await;
+    let (mut running, mut here, mut there) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..8 {
+        running.push(proxy.modern().start_call("r__x"));
+        tokio::select! {
+            call = a.next_call() => here.push(call),
+            call = b.next_call() => there.push(call),
+        }
+    }
+    assert_eq!((here.len(), there.len()), (4, 4));
+
+    drop(here);
+    let _away = a.go_away().await;
+    there.into_iter().for_each(Call::finish);
+    let mut lost = 0;
+    for call in running {
+        lost += usize::from(within(call).await.unwrap().response().get("error").is_some());
+    }
+    assert_eq!(lost, 4);
+
+    for _ in 0..8 {
+        let next = proxy.modern().start_call("r__x");
+        b.next_call().await.finish();
+        assert_eq!(within(next).await.unwrap().result()["content"], spoken("x")["content"]);
+    }
+    assert!(!proxy.page("/backends").await.json().to_string().contains("unhealthy"));
 }
 
 #[tokio::test]

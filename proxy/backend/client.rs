@@ -115,12 +115,27 @@ pub(crate) enum Verdict {
 }
 
 /// Looks at the head of an answer, and into the body where the status alone does not tell.
-pub(crate) async fn verdict(backend: &Backend, opened: &Opened, incoming: Incoming) -> Result<Verdict, Error> {
-    verdict_on(backend, opened.session_id.is_some(), incoming).await
+pub(crate) async fn verdict(
+    backend: &Backend,
+    opened: &Opened,
+    id: Option<Id<'_>>,
+    incoming: Incoming,
+) -> Result<Verdict, Error> {
+    verdict_on(backend, opened.session_id.is_some(), id, incoming).await
 }
 
-/// As [`verdict`], for a request that was sent within a session or without one.
-pub(crate) async fn verdict_on(backend: &Backend, in_session: bool, mut incoming: Incoming) -> Result<Verdict, Error> {
+/// As [`verdict`], for a request `id` that was sent within a session or without one.
+///
+/// A session is not lost where an error answers the very request: it was read, and may have run. Only `-32001`, which the
+/// servers in use say of sessions, means that with any id.
+pub(crate) async fn verdict_on(
+    backend: &Backend,
+    in_session: bool,
+    id: Option<Id<'_>>,
+    mut incoming: Incoming,
+) -> Result<Verdict, Error> {
+    /// "Session not found", as SDKs have it.
+    const NO_SESSION: i64 = -32001;
     let status = incoming.status;
     let refused = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
     if status.is_success() {
@@ -130,7 +145,7 @@ pub(crate) async fn verdict_on(backend: &Backend, in_session: bool, mut incoming
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
         }
-        StatusCode::NOT_FOUND if in_session => return Ok(Verdict::SessionLost),
+        StatusCode::NOT_FOUND if in_session && !incoming.is_json() => return Ok(Verdict::SessionLost),
         _ if !status.is_client_error() => return Err(refused()),
         _ => {}
     }
@@ -138,11 +153,18 @@ pub(crate) async fn verdict_on(backend: &Backend, in_session: bool, mut incoming
     match jsonrpc::parse(&body) {
         Ok(Message::Response(response)) if response.error => {
             let code = error_code(response.value);
-            if status == StatusCode::BAD_REQUEST && in_session && code == Some(SERVER_ERROR) {
+            let is_answer = response.id.is_some() && response.id == id;
+            let says_lost = match status {
+                StatusCode::NOT_FOUND => !is_answer || code == Some(NO_SESSION),
+                StatusCode::BAD_REQUEST => !is_answer && code == Some(SERVER_ERROR),
+                _ => false,
+            };
+            if in_session && says_lost {
                 return Ok(Verdict::SessionLost);
             }
             Ok(Verdict::Refusal { status, code: code.unwrap_or(0), body })
         }
+        _ if in_session && status == StatusCode::NOT_FOUND => Ok(Verdict::SessionLost),
         _ => Err(refused()),
     }
 }
@@ -222,7 +244,7 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
     };
     let incoming = send(backend, request, judged).await?;
     let session_id = incoming.headers.get(SESSION_ID).cloned();
-    let incoming = match verdict(backend, &nobody, incoming).await? {
+    let incoming = match verdict(backend, &nobody, None, incoming).await? {
         Verdict::Answer(incoming) => incoming,
         Verdict::Refusal { status, .. } => return Err(broken(format!("it refused `initialize` (HTTP {status})"))),
         Verdict::SessionLost => return Err(broken("it answered `initialize` as if within a session".to_owned())),
@@ -276,7 +298,7 @@ async fn request_unbounded(backend: &Backend, opened: &Opened, ask: Ask<'_>, jud
     let id = OwnedId::integer(ask.id);
     let body = jsonrpc::request_body(id.raw(), ask.method, ask.params);
     let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
-    match verdict(backend, opened, incoming).await? {
+    match verdict(backend, opened, Some(id.borrow()), incoming).await? {
         Verdict::Answer(incoming) => answer(backend, Some(opened), incoming, id.borrow(), ask.max).await,
         Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
         Verdict::SessionLost => Ok(Outcome::SessionLost),
@@ -296,7 +318,7 @@ pub(crate) struct Ask<'a> {
 /// Sends a notification or a response. Whatever success it is answered with is taken.
 pub(crate) async fn notify(backend: &Backend, opened: &Opened, body: Bytes, judged: Judged) -> Result<Verdict, Error> {
     let incoming = send(backend, opened.post(body, backend.config.timeout, true), judged).await?;
-    match verdict(backend, opened, incoming).await? {
+    match verdict(backend, opened, None, incoming).await? {
         Verdict::Answer(mut incoming) => {
             // Empty by the book; read so that the connection can be used again, but not for long.
             let _ = timeout(LINGER, incoming.collect(MAX_SMALL_ANSWER, backend.name())).await;

@@ -234,7 +234,10 @@ impl Duplex {
                 }
             }
             Instances::Shared => match self.join(&id, request, asked).await? {
-                Ok((pipe, result)) => (pipe, jsonrpc::result_body(asked.id.raw(), &result).into()),
+                Ok((pipe, result)) => {
+                    pipe.0.join(&id, asked);
+                    (pipe, jsonrpc::result_body(asked.id.raw(), &result).into())
+                }
                 Err(incoming) => return Ok(incoming),
             },
         };

@@ -58,6 +58,11 @@ pub(crate) trait Transport: Send + Sync {
         false
     }
 
+    /// Whether it can do without what failed last: there are others.
+    fn has_others(&self) -> bool {
+        false
+    }
+
     /// Which replica is to get what comes next and belongs to no session yet, where there are several.
     fn next_replica(&self) -> Option<usize> {
         None
@@ -419,6 +424,8 @@ impl Backend {
             // That a process ended tells little: it may have been one session's alone, or the end of many calls at once. The
             // next probe shows whether there can be another.
             Err(Error::BackendClosed { .. } | Error::BackendConnect { .. }) if self.is_run() => None,
+            // A replica that fails is left out, and no call needs it.
+            Err(_) if self.transport.has_others() => None,
             Err(error) => passive_failure(error).map(Signal::CallFailed),
         };
         let signal = signal.filter(|signal| counts(*signal));

@@ -193,6 +193,14 @@ impl Transport for Replicas {
         self.send_within(index, request).await
     }
 
+    fn has_others(&self) -> bool {
+        let now = Instant::now();
+        self.replicas.iter().any(|replica| {
+            let record = replica.record();
+            record.failures == 0 && record.ejected_for(now).is_none()
+        })
+    }
+
     fn next_replica(&self) -> Option<usize> {
         self.choose(Instant::now(), None)
     }

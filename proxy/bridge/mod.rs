@@ -33,7 +33,7 @@ pub(crate) enum Verdict {
 /// Looks at the head of an answer to a modern request, and into the body where it is a refusal.
 pub(crate) async fn verdict(backend: &Backend, incoming: Incoming) -> Result<Verdict, Error> {
     let status = incoming.status;
-    match client::verdict_on(backend, false, incoming).await? {
+    match client::verdict_on(backend, false, None, incoming).await? {
         client::Verdict::Answer(incoming) => Ok(Verdict::Answer(incoming)),
         client::Verdict::Refusal { status, body, code } => Ok(Verdict::Refusal { status, body, code }),
         // There is no session to lose.

@@ -228,13 +228,13 @@ impl Head {
         }
         let (backend, leg, session) = (Arc::clone(backend), Arc::clone(&sent.leg), Arc::clone(&sent.session));
         let mut opened = Arc::clone(&sent.opened);
-        let of = Arc::clone(&backend);
+        let (of, id) = (Arc::clone(&backend), sent.id.clone());
         let coming = Box::pin(async move {
             for is_last_try in [false, true] {
                 let mut request = opened.post(body.clone(), timeout, false);
                 request.headers.extend(request_id.clone());
                 let incoming = backend.send(request).await?;
-                match client::verdict(&backend, &opened, incoming).await? {
+                match client::verdict(&backend, &opened, Some(id.borrow()), incoming).await? {
                     Verdict::Answer(incoming) => return Ok((opened, incoming)),
                     // An error that came with a status of its own says the same without one.
                     Verdict::Refusal { body, .. } => return Ok((opened, Incoming::json(StatusCode::OK, body))),

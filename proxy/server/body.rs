@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::downstream::Downstream;
+use super::http1::Unread;
 use crate::error::{Error, MaxBytes};
 
 /// How much of a body that was refused is read and thrown away, and for how long, so that the client gets to read why.
@@ -39,7 +40,7 @@ pub(super) async fn read(
 async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Error> {
     let mut whole = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(chunk) = downstream.body(max.bytes as u64).await.map_err(|_| Error::ClientClosed)? {
+    while let Some(chunk) = downstream.body(max.bytes as u64).await.map_err(unread)? {
         let so_far = first.as_ref().map_or(whole.len(), Bytes::len);
         if so_far + chunk.len() > max.bytes {
             return Err(Error::BodyTooLarge { max });
@@ -54,6 +55,15 @@ async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Er
         }
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
+}
+
+fn unread(why: Unread) -> Error {
+    match why {
+        Unread::Closed => Error::ClientClosed,
+        Unread::Malformed | Unread::TooLarge => {
+            Error::HttpMalformed { problem: "the chunks of the body are not valid HTTP", too_large: false }
+        }
+    }
 }
 
 /// Reads what a client still sends after it was refused.

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 
-use super::http1::Http1;
+use super::http1::{Http1, Unread};
 
 /// The client is gone, or does not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,10 +92,10 @@ impl Downstream {
 
     /// The next bytes of the request's body; `None` at its end. Where its length is known it comes whole, if it is not longer
     /// than `most`.
-    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Gone> {
+    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Unread> {
         match self {
             Self::Http1(http1) => http1.body(most).await,
-            Self::Http2(session) => session.read_request_body().await.map_err(|_| Gone),
+            Self::Http2(session) => session.read_request_body().await.map_err(|_| Unread::Closed),
         }
     }
 

@@ -30,6 +30,8 @@ use crate::framing::{Framing, Malformed};
 const MAX_HEADERS: usize = 128;
 /// What is read at once where it is not known how much there is, by way of the stack.
 const READ: usize = 4 * 1024;
+/// How much of what a client sends ahead is read while it is answered.
+const AHEAD: usize = 64 * 1024;
 /// Room that is made at once for a body of which the rest is still to come.
 const ROOM: usize = 256 * 1024;
 /// Up to so much is copied together and written from one place; more is written from where it is.
@@ -165,7 +167,7 @@ impl Http1 {
             headers.append(name, value);
         }
         let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unread::Malformed)?;
-        one_host(&uri, &headers)?;
+        one_host(version, &uri, &headers)?;
         (self.body, self.keeps_alive) = Framing::of_request(version, &headers)?;
         let request = &mut self.request;
         (request.method, request.uri, request.version, request.headers) = (method, uri, version, headers);
@@ -187,14 +189,17 @@ impl Http1 {
 
     /// The next bytes of the request's body, never empty; `None` at its end. One of known length comes whole, if it is not
     /// longer than `most`.
-    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Gone> {
+    ///
+    /// # Errors
+    /// When there is no more of it though it is not whole.
+    pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Unread> {
         loop {
             let missing = match self.body {
                 Framing::Length(left) if left <= most => left.saturating_sub(self.read.len() as u64),
                 Framing::Length(_) | Framing::Chunks(_) | Framing::Close => 0,
             };
             if missing == 0 {
-                let taken = self.body.take(&mut self.read).map_err(|_| Gone)?;
+                let taken = self.body.take(&mut self.read)?;
                 if !taken.is_empty() {
                     return Ok(Some(taken));
                 }
@@ -204,25 +209,26 @@ impl Http1 {
             }
             if missing > READ as u64 {
                 self.read.reserve(usize::try_from(missing).unwrap_or(ROOM).min(ROOM));
-                if self.stream.read_buf(&mut self.read).await.map_err(|_| Gone)? == 0 {
-                    return Err(Gone);
+                if self.stream.read_buf(&mut self.read).await? == 0 {
+                    return Err(Unread::Closed);
                 }
-            } else if self.fill().await.map_err(|_| Gone)? == 0 {
-                return Err(Gone);
+            } else if self.fill().await? == 0 {
+                return Err(Unread::Closed);
             }
         }
     }
 
-    /// Completes when the client has left. A request that it sent ahead waits for its turn, and hides that.
+    /// Completes when the client has left, or will send no more. What it sent ahead waits for its turn; more of that than is
+    /// kept here hides what comes behind it.
     pub(super) async fn left(&mut self) {
         poll_fn(|cx| {
-            if !self.read.is_empty() {
-                return Poll::Pending;
+            while self.read.len() < AHEAD {
+                match ready!(self.poll_fill(cx)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => {}
+                }
             }
-            match ready!(self.poll_fill(cx)) {
-                Ok(0) | Err(_) => Poll::Ready(()),
-                Ok(_) => Poll::Pending,
-            }
+            Poll::Pending
         })
         .await;
     }
@@ -351,14 +357,15 @@ impl Http1 {
     }
 }
 
-/// A request names one host, or none: two may be told apart by whoever reads it next (RFC 9112, section 3.2).
-fn one_host(uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
+/// A request names one host, or none in HTTP/1.0: of two, whoever reads it next may take the other (RFC 9112, section 3.2).
+fn one_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
     let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (host, another) = (hosts.next(), hosts.next());
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let differs = host.zip(authority).is_some_and(|(host, authority)| host != authority);
     let has_user = host.into_iter().chain(authority).any(|name| name.contains(&b'@'));
-    if another.is_some() || differs || has_user { Err(Malformed) } else { Ok(()) }
+    let lacks_host = version == Version::HTTP_11 && host.is_none();
+    if another.is_some() || differs || has_user || lacks_host { Err(Malformed) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -389,6 +396,7 @@ mod tests {
         for (head, told) in [
             ("", Unread::Closed),
             ("GET / HTTP/1.1\r\nhost: a\r\n", Unread::Malformed),
+            ("GET / HTTP/1.1\r\n\r\n", Unread::Malformed),
             ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", Unread::Malformed),
             ("GET / HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", Unread::Malformed),
             ("GET / HTTP/1.1\r\nhost: u@a\r\n\r\n", Unread::Malformed),
@@ -403,7 +411,7 @@ mod tests {
             assert_eq!(read(head.as_bytes()).await, Err(told), "{head:.60}");
         }
         assert_eq!(read(b"GET http://a:1/b?c HTTP/1.1\r\nhost: a:1\r\n\r\n").await, Ok(()));
-        assert_eq!(read(b"\r\nGET / HTTP/1.1\r\nx:\xff\n\n").await, Ok(()));
+        assert_eq!(read(b"\r\nGET / HTTP/1.1\r\nhost: a\r\nx:\xff\n\n").await, Ok(()));
     }
 
     /// The reply to a request with this head, without its date.
@@ -426,7 +434,7 @@ mod tests {
 
     #[tokio::test]
     async fn replies_end_as_the_client_can_tell() {
-        const GET: &str = "GET / HTTP/1.1\r\n\r\n";
+        const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         let reply = replied(GET, StatusCode::OK, Some(4), &[b"a", b"bcd"]).await;
         assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 4\r\n\r\nabcd");
         let reply = replied(GET, StatusCode::OK, None, &[b"a", b"", b"bcd"]).await;
@@ -436,7 +444,7 @@ mod tests {
         );
         let reply = replied(GET, StatusCode::NO_CONTENT, Some(0), &[b""]).await;
         assert_eq!(reply, "HTTP/1.1 204 No Content\r\nx: y\r\n\r\n");
-        let reply = replied("HEAD / HTTP/1.1\r\n\r\n", StatusCode::OK, Some(4), &[b"abcd"]).await;
+        let reply = replied("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n", StatusCode::OK, Some(4), &[b"abcd"]).await;
         assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\ncontent-length: 4\r\n\r\n");
         let reply = replied("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", StatusCode::OK, None, &[b"ab"]).await;
         assert_eq!(reply, "HTTP/1.1 200 OK\r\nx: y\r\nconnection: close\r\n\r\nab");
@@ -448,7 +456,7 @@ mod tests {
     #[tokio::test]
     async fn large_replies_are_written_from_where_they_are() {
         static LARGE: [u8; 3 * COPIED] = [b'x'; 3 * COPIED];
-        let reply = replied("GET / HTTP/1.1\r\n\r\n", StatusCode::OK, None, &[&LARGE, &LARGE]).await;
+        let reply = replied("GET / HTTP/1.1\r\nhost: a\r\n\r\n", StatusCode::OK, None, &[&LARGE, &LARGE]).await;
         let (_, body) = reply.split_once("\r\n\r\n").unwrap();
         let mut read = BytesMut::from(body);
         let mut framing = Framing::Chunks(crate::framing::Chunks::Size);

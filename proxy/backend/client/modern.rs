@@ -206,7 +206,7 @@ pub(super) async fn request(backend: &Backend, ask: Ask<'_>, judged: Judged) -> 
     let exchange = async {
         let id = OwnedId::integer(ask.id);
         let incoming = send(backend, post(backend, &id, ask.method, ask.params), judged).await?;
-        match verdict_on(backend, false, incoming).await? {
+        match verdict_on(backend, false, None, incoming).await? {
             Verdict::Answer(incoming) => answer(backend, None, incoming, id.borrow(), ask.max).await,
             Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),
             Verdict::SessionLost => Ok(Outcome::SessionLost),

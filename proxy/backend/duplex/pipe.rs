@@ -215,6 +215,11 @@ impl Pipe {
         });
     }
 
+    /// Takes in a session of a pipe that is all sessions', by its `initialize`.
+    pub(super) fn join(&self, session: &SessionId, initialize: &Request<'_>) {
+        self.table().join(session, initialize);
+    }
+
     /// Gives a pipe of the modern era to sessions, if the backend has shown that it is a legacy one.
     pub(super) fn hand_over(&self, to: Sharing) -> Trial {
         self.table().hand_over(to)

@@ -3,7 +3,7 @@
 //! Every request gets an id of its own towards the backend, and its progress token becomes that id: whoever shares a pipe
 //! may count alike. Both are put back on the way to the client.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::backend::client;
 use crate::era::Severity;
 use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
+use crate::session::ClientCapabilities;
 
 /// Questions of a backend that wait for their answers; beyond, the oldest is taken for one that will not be answered.
 const MAX_QUESTIONS: usize = 64;
@@ -88,6 +89,8 @@ pub(super) struct Table {
     waiting: Waiting,
     /// Questions of the backend that are not answered yet, and who was asked, oldest first.
     asked: VecDeque<(OwnedId, SessionId)>,
+    /// Of a pipe that is all sessions': those whose clients can be asked something.
+    askable: HashSet<SessionId>,
     /// Of a pipe that is all sessions'.
     subscribers: Subscribers,
     /// The same.
@@ -106,6 +109,7 @@ impl Table {
             next: 1,
             waiting: Waiting::default(),
             asked: VecDeque::new(),
+            askable: HashSet::new(),
             subscribers: Subscribers::default(),
             levels: Levels::default(),
             initialized: false,
@@ -159,7 +163,7 @@ impl Table {
         });
         let message = flat(replace(body, edits));
         let purpose = match &*request.method {
-            "initialize" => Purpose::Handshake,
+            "initialize" | "ping" => Purpose::Handshake,
             "subscriptions/listen" => Purpose::Listen,
             _ => Purpose::Plain,
         };
@@ -225,8 +229,16 @@ impl Table {
         request.params.uri().filter(|_| is_it).is_some_and(|uri| self.subscribers.remove(session, &uri))
     }
 
+    /// Takes in a session of a pipe that is all sessions', by its `initialize`.
+    pub(super) fn join(&mut self, session: &SessionId, initialize: &Request<'_>) {
+        if ClientCapabilities::read(initialize.params.capabilities) != ClientCapabilities::default() {
+            self.askable.insert(Arc::clone(session));
+        }
+    }
+
     /// Gives up what a session that is over asked for. Returns what the backend is to be told; nobody waits for its answers.
     pub(super) fn give_up(&mut self, session: &SessionId) -> Vec<Bytes> {
+        self.askable.remove(session);
         let uris =
             self.subscribers.end(session).into_iter().map(|uri| (UNSUBSCRIBE, "uri", jsonrpc::json_string(&uri)));
         let level = self.levels.end(session).map(|level| (SET_LEVEL, "level", jsonrpc::json_string(level.as_str())));
@@ -345,7 +357,10 @@ impl Table {
                 .only_call()
                 .or_else(|| self.waiting.newest_listener())
                 .or_else(|| self.waiting.oldest_call()),
-            Sharing::Shared => self.waiting.oldest_call_of_the_only_session(),
+            // The gateway lists and looks at the backend in a session of its own, and modern clients have others.
+            Sharing::Shared => {
+                self.waiting.oldest_call_of_the_only_session_that(|session| self.askable.contains(session))
+            }
         };
         let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
             let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();

@@ -130,7 +130,12 @@ impl World {
     }
 
     fn start_initialize(&self) -> tokio::task::JoinHandle<Result<Incoming, Error>> {
-        let body = r#"{"jsonrpc":"2.0","id":"hello","method":"initialize","params":{}}"#;
+        self.start_initialize_with(r#"{"elicitation":{}}"#)
+    }
+
+    fn start_initialize_with(&self, capabilities: &str) -> tokio::task::JoinHandle<Result<Incoming, Error>> {
+        let params = format!(r#"{{"capabilities":{capabilities}}}"#);
+        let body = &format!(r#"{{"jsonrpc":"2.0","id":"hello","method":"initialize","params":{params}}}"#);
         let (duplex, request) = (Arc::clone(&self.duplex), Self::outgoing(Method::POST, &[], body));
         tokio::spawn(async move { duplex.send(request).await })
     }
@@ -533,6 +538,21 @@ async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     let (_alice, _) = (world.start(&alice, &call("1")), end.read().await);
     end.says(&question(3)).await;
     assert_eq!(end.read().await["error"]["code"], -32601);
+}
+
+#[tokio::test]
+async fn a_question_is_nobodys_who_cannot_be_asked() {
+    let mut world = World::new(Instances::Shared);
+    let (alice, mut end) = world.session().await;
+    let gateways = id_of(&world.start_initialize_with("{}").await.unwrap().unwrap());
+
+    let (_listing, _) = (world.start(&gateways, &call("1")), end.read().await);
+    end.says(&question(1)).await;
+    assert_eq!(end.read().await["error"]["code"], -32601);
+
+    let (calling, _) = (world.start(&alice, &call("1")), end.read().await);
+    end.says(&question(2)).await;
+    assert_eq!(next(&mut calling.await.unwrap().unwrap()).await.unwrap(), question(2));
 }
 
 fn about(method: &str, uri: &str) -> String {

@@ -15,7 +15,7 @@ use crate::era::Severity;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Purpose {
     Plain,
-    /// Wants its result and nothing else.
+    /// A handshake or a ping. Wants its result and nothing else.
     Handshake,
     /// A stream of news, open as long as its client listens.
     Listen,
@@ -89,7 +89,15 @@ impl Waiting {
 
     /// Nothing tells whose an unnamed message is where several sessions wait: it is nobody's then.
     pub(super) fn oldest_call_of_the_only_session(&self) -> Option<(&SessionId, &Sender)> {
-        let mut calls = self.underway();
+        self.oldest_call_of_the_only_session_that(|_| true)
+    }
+
+    /// The same where it can be only certain sessions'.
+    pub(super) fn oldest_call_of_the_only_session_that(
+        &self,
+        may_be_its: impl Fn(&SessionId) -> bool,
+    ) -> Option<(&SessionId, &Sender)> {
+        let mut calls = self.underway().filter(|(session, _)| may_be_its(session));
         calls.next().filter(|(session, _)| calls.all(|(other, _)| other == *session))
     }
 
