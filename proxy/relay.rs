@@ -301,6 +301,10 @@ impl Relay {
                 let error = self.broken("it ended its answer before it was complete");
                 self.end_with(error)
             }
+            // Its connection broke. What it has said since the last id can still be had, which a client knows how to ask for.
+            (None, Ended::Failed(Error::BackendClosed { .. }), Form::Events { .. }) if self.is_resumable() => {
+                Next::End(Kind::UpstreamError)
+            }
             (None, Ended::Failed(error), _) => self.end_with(error),
         }
     }

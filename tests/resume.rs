@@ -87,6 +87,25 @@ async fn a_stream_that_ends_after_priming_passes_on_and_its_rest_comes_from_the_
 }
 
 #[tokio::test]
+async fn an_answer_can_be_taken_up_where_the_backends_connection_broke() {
+    let backend = resumable("a").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    let response = stream.response();
+    stream.send("id: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
+    assert_eq!(id_of(&opened.block().await.unwrap()), Some("c/a/1"));
+    stream.cut().await;
+    assert_eq!(opened.block().await, None);
+
+    let (again, stream) = come_back(&client, "c/a/1", &backend).await;
+    stream.send(format!("id: 2\ndata: {response}\n\n")).await;
+    drop(stream);
+
+    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+}
+
+#[tokio::test]
 async fn an_answer_can_be_taken_up_in_the_middle_of_a_stream_that_was_cut() {
     let backend = resumable("a").await;
     let proxy = TestProxy::fronting(&[&backend]).await;
