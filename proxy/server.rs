@@ -5,27 +5,22 @@ pub(crate) mod accept;
 mod body;
 mod downstream;
 mod http1;
+mod http2;
 mod rules;
 mod write;
 
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
-use pingora_core::protocols::Stream;
-use pingora_core::protocols::http::ServerSession;
-use pingora_core::server::ShutdownWatch;
 use tokio::time::{sleep, timeout};
 use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 
-use self::accept::Socket;
+use self::accept::{Socket, Stream};
 use self::body::Announced;
 use self::downstream::Downstream;
 use self::http1::{Http1, Unread};
@@ -65,7 +60,6 @@ pub(crate) enum Site {
 pub(crate) struct Edge {
     gateway: Arc<Gateway>,
     site: Site,
-    options: HttpServerOptions,
 }
 
 /// The world of one request, taken once.
@@ -84,61 +78,20 @@ struct Head {
     extra: Headers,
 }
 
-/// One client connection that speaks HTTP/2, as pingora drives it.
-struct Connection {
-    edge: Arc<Edge>,
-    /// Whether a request has begun on it.
-    begun: AtomicBool,
-}
-
-#[async_trait]
-impl HttpServerApp for Connection {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        _shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.begun.store(true, Ordering::Relaxed);
-        let mut downstream = Downstream::http2(session);
-        if self.edge.exchange(&mut downstream).await == Written::Whole {
-            downstream.finish().await;
-        }
-        None
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.edge.options)
-    }
-}
-
 impl Edge {
-    /// Serves a connection that speaks HTTP/2 to its end, or until it has been idle from the start: the handshake has no
-    /// deadline of its own.
-    async fn http2(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) {
-        let connection = Arc::new(Connection { edge: Arc::clone(self), begun: AtomicBool::new(false) });
-        let idle_from_the_start = async {
-            tokio::select! {
-                () = sleep(self.world(&self.gateway.snapshot()).timeout.idle) => {}
-                () = self.last_chance() => {}
-            }
-            if connection.begun.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            _ = connection.process_new(stream, shutdown) => {}
-            () = idle_from_the_start => {}
-        }
-    }
-
     /// Whether a connection without TLS speaks HTTP/2; nothing when it is of no use.
     async fn speaks_http2(&self, mut socket: Socket) -> Option<(Socket, bool)> {
         let is_http2 = tokio::select! {
-            is_http2 = socket.speaks_http2(), if self.options.h2c => is_http2?,
-            () = self.last_chance(), if self.options.h2c => return None,
+            is_http2 = socket.speaks_http2(), if self.takes_h2c() => is_http2?,
+            () = self.last_chance(), if self.takes_h2c() => return None,
             else => false,
         };
         Some((socket, is_http2))
+    }
+
+    /// Whether HTTP/2 is served without TLS.
+    fn takes_h2c(&self) -> bool {
+        matches!(self.site, Site::Public { .. })
     }
 
     /// Completes when a connection that was just opened as the gateway went down has had its time to send a request.
@@ -173,19 +126,11 @@ impl Edge {
             downstream.close();
         }
         downstream.set_write_timeout(world.timeout.write);
-        let written = self.serve(downstream, &world).await;
-        if written == Written::Broken && downstream.is_http2() {
-            downstream.shutdown().await;
-        }
-        written
+        self.serve(downstream, &world).await
     }
 
     pub(crate) fn new(gateway: &Arc<Gateway>, site: Site) -> Self {
-        let mut options = HttpServerOptions::default();
-        options.h2c = matches!(site, Site::Public { .. });
-        let mut edge = Self { gateway: Arc::clone(gateway), site, options };
-        edge.options.h2_idle_timeout = Some(edge.world(&gateway.snapshot()).timeout.idle);
-        edge
+        Self { gateway: Arc::clone(gateway), site }
     }
 
     fn world<'a>(&self, snapshot: &'a Arc<Snapshot>) -> World<'a> {
@@ -248,7 +193,10 @@ impl Edge {
         };
         let reply = dispatch::refuse(&self.gateway, &request, &error, None);
         if let Body::Whole(pieces) = &reply.body {
-            http1.refuse(reply.status, &reply.headers, pieces).await;
+            http1.keeps_alive = false;
+            http1.begin(reply.status, [&reply.headers, &[]], Some(pieces.iter().map(Bytes::len).sum()));
+            // A client that does not read it is gone, too.
+            let _ = http1.send(pieces, true).await;
         }
         false
     }

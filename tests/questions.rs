@@ -13,11 +13,11 @@ fn question(id: &Value, method: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "n": 1.0, "for": method } })
 }
 
-fn sampling(id: &Value) -> Value {
+pub(crate) fn sampling(id: &Value) -> Value {
     question(id, "sampling/createMessage")
 }
 
-fn said(id: &Value, what: &str) -> Value {
+pub(crate) fn said(id: &Value, what: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "result": { "said": what } })
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::backend::{Seen, spoken};
 use crate::support::client::Opened;
-use crate::support::{CallStream, Client, FakeBackend, TestProxy, never_within, within};
+use crate::support::{Client, FakeBackend, TestProxy, never_within, within};
 
 async fn resumable(name: &'static str) -> FakeBackend {
     FakeBackend::named(name).tool("x").held("ask").streams().resumable().start().await
@@ -22,11 +22,6 @@ fn polls(backend: &FakeBackend) -> Vec<String> {
 /// The id of an event.
 fn id_of(block: &str) -> Option<&str> {
     block.lines().find_map(|line| line.strip_prefix("id: "))
-}
-
-/// Comes back for the rest of a stream, and takes that up at its backend.
-async fn come_back(client: &Client, last: &str, backend: &FakeBackend) -> (Opened, CallStream) {
-    tokio::join!(client.resume(last), async { backend.next_call().await.stream() })
 }
 
 #[tokio::test]
@@ -65,14 +60,14 @@ async fn a_stream_that_ends_after_priming_passes_on_and_its_rest_comes_from_the_
     assert_eq!(primed, "id: c/a/7\nretry: 10\ndata: ");
     assert_eq!(opened.block().await, None);
 
-    let (mut again, stream) = come_back(&client, "c/a/7", &a).await;
+    let (mut again, stream) = client.come_back("c/a/7", &a).await;
     stream.send("id: 8\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
     let first = again.block().await.unwrap();
     assert_eq!(id_of(&first), Some("c/a/8"));
     drop(stream);
     assert_eq!(again.block().await, None);
 
-    let (again, stream) = come_back(&client, "c/a/8", &a).await;
+    let (again, stream) = client.come_back("c/a/8", &a).await;
     stream.send(format!("id: 9\ndata: {response}\n\n")).await;
     drop(stream);
     assert_eq!(again.whole().await.response()["result"], spoken("ask"));
@@ -87,43 +82,31 @@ async fn a_stream_that_ends_after_priming_passes_on_and_its_rest_comes_from_the_
 }
 
 #[tokio::test]
-async fn an_answer_can_be_taken_up_where_the_backends_connection_broke() {
-    let backend = resumable("a").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    let response = stream.response();
-    stream.send("id: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
-    assert_eq!(id_of(&opened.block().await.unwrap()), Some("c/a/1"));
-    stream.cut().await;
-    assert_eq!(opened.block().await, None);
-
-    let (again, stream) = come_back(&client, "c/a/1", &backend).await;
-    stream.send(format!("id: 2\ndata: {response}\n\n")).await;
-    drop(stream);
-
-    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
-}
-
-#[tokio::test]
 async fn an_answer_can_be_taken_up_in_the_middle_of_a_stream_that_was_cut() {
-    let backend = resumable("a").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    let response = stream.response();
-    stream.send("id: x y/z\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
-    let block = opened.block().await.unwrap();
-    let last = id_of(&block).unwrap().to_owned();
-    drop(opened);
-    within(stream.disconnected()).await;
+    for is_cut_by_backend in [false, true] {
+        let backend = resumable("a").await;
+        let proxy = TestProxy::fronting(&[&backend]).await;
+        let client = proxy.client().await;
+        let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+        let response = stream.response();
+        stream.send("id: x y/z\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n\n").await;
+        let block = opened.block().await.unwrap();
+        let last = id_of(&block).unwrap().to_owned();
+        if is_cut_by_backend {
+            stream.cut().await;
+            assert_eq!(opened.block().await, None);
+        } else {
+            drop(opened);
+            within(stream.disconnected()).await;
+        }
 
-    let (again, stream) = come_back(&client, &last, &backend).await;
-    assert_eq!(polls(&backend), ["x y/z"]);
-    stream.send(format!("data: {response}\n\n")).await;
-    drop(stream);
+        let (again, stream) = client.come_back(&last, &backend).await;
+        assert_eq!(polls(&backend), ["x y/z"]);
+        stream.send(format!("data: {response}\n\n")).await;
+        drop(stream);
 
-    assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+        assert_eq!(again.whole().await.response()["result"], spoken("ask"));
+    }
 }
 
 #[tokio::test]
@@ -137,7 +120,7 @@ async fn questions_and_changes_on_the_rest_of_a_stream_are_treated_as_before() {
     drop(stream);
     opened.whole().await;
 
-    let (mut again, stream) = come_back(&client, "c/a/1", &backend).await;
+    let (mut again, stream) = client.come_back("c/a/1", &backend).await;
     stream.event(&json!({ "jsonrpc": "2.0", "id": 0, "method": "roots/list" })).await;
     let asked = again.message().await.unwrap();
     assert_eq!(asked["method"], "roots/list");

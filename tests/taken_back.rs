@@ -2,16 +2,29 @@
 
 use serde_json::{Value, json};
 
+use crate::questions::{said, sampling};
 use crate::support::backend::spoken;
 use crate::support::client::Opened;
 use crate::support::{Call, CallStream, Client, FakeBackend, TestProxy, within};
 
-fn sampling(id: &Value) -> Value {
-    json!({ "jsonrpc": "2.0", "id": id, "method": "sampling/createMessage", "params": {} })
+/// A call whose backend has asked something under 0, and its client under `id`.
+struct Asking {
+    backend: FakeBackend,
+    proxy: TestProxy,
+    client: Client,
+    opened: Opened,
+    stream: CallStream,
+    id: Value,
 }
 
-fn said(id: &Value, what: &str) -> Value {
-    json!({ "jsonrpc": "2.0", "id": id, "result": { "said": what } })
+async fn asking() -> Asking {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let client = proxy.asked_client().await;
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    stream.event(&sampling(&json!(0))).await;
+    let id = opened.message().await.unwrap()["id"].clone();
+    Asking { backend, proxy, client, opened, stream, id }
 }
 
 /// What a backend is told whose question nobody will answer: the call is over.
@@ -22,12 +35,7 @@ fn is_taken_back(response: &Value, id: &Value) -> bool {
 /// Method table: `sampling/createMessage` from backend.
 #[tokio::test]
 async fn a_question_in_an_answer_of_a_client_that_left_harms_nobody() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    let id = opened.message().await.unwrap()["id"].clone();
+    let Asking { backend, proxy: _proxy, client, opened, stream, id } = asking().await;
 
     drop(opened);
     within(stream.disconnected()).await;
@@ -71,12 +79,7 @@ async fn what_was_asked_of_clients_that_left_takes_no_place_of_a_live_question()
 /// Complaint 22: Cancellation and progress not routed.
 #[tokio::test]
 async fn what_was_asked_in_a_call_that_its_client_cancels_is_taken_back() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    let asked = opened.message().await.unwrap()["id"].clone();
+    let Asking { backend, proxy, client, mut opened, stream, id: asked } = asking().await;
 
     let call: Value = serde_json::from_str(&stream.id).unwrap();
     client.notify("notifications/cancelled", json!({ "requestId": call })).await;
@@ -98,23 +101,13 @@ async fn what_was_asked_in_a_call_that_its_client_cancels_is_taken_back() {
 /// Method table: `sampling/createMessage` from backend.
 #[tokio::test]
 async fn what_was_asked_on_a_stream_that_broke_off_is_taken_back() {
-    let backend = FakeBackend::with_held_tool("a", "ask").await;
-    let proxy = TestProxy::fronting(&[&backend]).await;
-    let client = proxy.asked_client().await;
-    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
-    stream.event(&sampling(&json!(0))).await;
-    opened.message().await.unwrap();
+    let Asking { backend, proxy, mut opened, stream, .. } = asking().await;
 
     stream.cut().await;
     assert_eq!(opened.message().await.unwrap()["error"]["code"], 502);
     backend.until(|backend| backend.responses().iter().any(|told| is_taken_back(told, &json!(0)))).await;
 
     assert_eq!(proxy.metric("toolgate_questions").await, Some(0.0));
-}
-
-/// Comes back for the rest of a stream, and takes that up at its backend.
-async fn come_back(client: &Client, last: &str, backend: &FakeBackend) -> (Opened, CallStream) {
-    tokio::join!(client.resume(last), async { backend.next_call().await.stream() })
 }
 
 /// Asks on a stream, in an event with this id. Returns what the client was asked under.
@@ -137,12 +130,12 @@ async fn questions_of_a_call_that_can_be_taken_up_wait_and_end_with_its_answer()
 
     client.reply(&first, json!({ "roots": [] })).await;
     backend.until(|backend| !backend.responses().is_empty()).await;
-    let (mut again, stream) = come_back(&client, "c/a/2", &backend).await;
+    let (mut again, stream) = client.come_back("c/a/2", &backend).await;
     asked(&mut again, &stream, 3).await;
     assert_eq!(proxy.metric("toolgate_questions").await, Some(2.0));
     drop(stream);
     assert_eq!(again.block().await, None);
-    let (again, stream) = come_back(&client, "c/a/3", &backend).await;
+    let (again, stream) = client.come_back("c/a/3", &backend).await;
     stream.send(format!("data: {response}\n\n")).await;
     drop(stream);
     assert_eq!(again.whole().await.response()["result"], spoken("ask"));
@@ -164,7 +157,7 @@ async fn questions_of_a_call_that_was_taken_up_end_when_it_is_cancelled() {
         assert_eq!(opened.block().await, None);
         let mut again = None;
         if is_taken_up {
-            let (mut opened, stream) = come_back(&client, "c/a/1", &backend).await;
+            let (mut opened, stream) = client.come_back("c/a/1", &backend).await;
             asked(&mut opened, &stream, 2).await;
             again = Some((opened, stream));
         }

@@ -102,6 +102,14 @@ impl Opened {
     pub(crate) fn post(&self, body: Bytes, timeout: Timeout, repeatable: bool) -> Outgoing {
         Outgoing { verb: Method::POST, headers: self.headers(), body, timeout, repeatable, replica: None }
     }
+
+    /// Asks for the backend's own stream, or for what a stream holds after the event `last` (2025-11-25, Transports,
+    /// Resumability).
+    pub(crate) fn get(&self, last: Option<HeaderValue>, timeout: Timeout) -> Outgoing {
+        let mut headers = self.headers();
+        headers.extend(last.map(|last| (HeaderName::from_static("last-event-id"), last)));
+        Outgoing { verb: Method::GET, headers, body: Bytes::new(), timeout, repeatable: true, replica: None }
+    }
 }
 
 /// What a backend made of a request.
@@ -351,15 +359,7 @@ pub(crate) async fn close(backend: &Backend, opened: &Opened) {
 
 /// Opens the backend's own stream, if it has one.
 pub(crate) async fn listen(backend: &Backend, opened: &Opened) -> Result<Option<Incoming>, Error> {
-    let request = Outgoing {
-        verb: Method::GET,
-        headers: opened.headers(),
-        body: Bytes::new(),
-        timeout: backend.config.timeout,
-        repeatable: true,
-        replica: None,
-    };
-    let incoming = backend.send_unjudged(request).await?;
+    let incoming = backend.send_unjudged(opened.get(None, backend.config.timeout)).await?;
     Ok((incoming.status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))
 }
 

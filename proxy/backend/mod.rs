@@ -10,25 +10,24 @@ mod legacy_sse;
 mod replicas;
 pub(crate) mod sse;
 mod stdio;
+mod transport;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use arc_swap::ArcSwapOption;
-use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::Notify;
 use toolgate_config::{
     Backend as Config, BackendName, Health as HealthConfig, HttpTransport, Protocol, Reach, Timeout,
 };
 
 use self::era::Spoken;
+pub(crate) use self::transport::{Body, Endpoint, Incoming, LastError, Outgoing, Transport};
 use crate::catalog::listing::Listing;
 use crate::catalog::refresh::FLOOR;
 use crate::era::{Era, Version};
-use crate::error::{Error, MaxBytes, Phase};
+use crate::error::{Error, Phase};
 use crate::health::{Failure, Health, Signal, State, Transition};
 use crate::metrics::{BackendMetrics, Cap, Metrics, Series};
 use crate::tls::TlsError;
@@ -42,140 +41,6 @@ pub(crate) enum BuildError {
     Tls { backend: BackendName, problem: TlsError },
     #[error("backend `{backend}`: there can be no TLS to it: {problem}")]
     Connect { backend: BackendName, problem: String },
-}
-
-/// How bytes reach a backend.
-#[async_trait]
-pub(crate) trait Transport: Send + Sync {
-    /// Sends one request and returns the head of its answer, the body still to be read.
-    async fn send(&self, request: Outgoing) -> Result<Incoming, Error>;
-
-    /// Ends whatever runs for it, and waits until that is over.
-    async fn close(&self) {}
-
-    /// Whether a process that answers requests of the modern era has yet to say its first word.
-    fn is_starting(&self) -> bool {
-        false
-    }
-
-    /// Whether it can do without what failed last: there are others.
-    fn has_others(&self) -> bool {
-        false
-    }
-
-    /// Which replica is to get what comes next and belongs to no session yet, where there are several.
-    fn next_replica(&self) -> Option<usize> {
-        None
-    }
-
-    /// The replica of a session, by the session's id here.
-    fn replica_of(&self, _session_id: &HeaderValue) -> Option<usize> {
-        None
-    }
-
-    /// How what runs for it failed last, if it did.
-    fn last_error(&self) -> Option<LastError> {
-        None
-    }
-
-    /// The replicas that it chooses from, where there are several.
-    fn endpoints(&self) -> Vec<Endpoint> {
-        Vec::new()
-    }
-}
-
-/// How something that the gateway runs failed, for the operator.
-#[derive(Clone, Debug)]
-pub(crate) struct LastError {
-    pub(crate) what: String,
-    pub(crate) when: Instant,
-}
-
-/// One of several replicas, for the operator.
-#[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
-    /// Its URL, without the query, which may hold a token.
-    pub(crate) address: String,
-    pub(crate) inflight: u32,
-    /// How long it is still left out, if it is.
-    pub(crate) ejected_for: Option<Duration>,
-}
-
-/// One request to a backend. What every request to it carries is added by the transport.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) verb: Method,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) body: Bytes,
-    pub(crate) timeout: Timeout,
-    /// Whether running it twice is harmless.
-    pub(crate) repeatable: bool,
-    /// Where it is sent to if it can be, of what belongs to no session yet.
-    pub(crate) replica: Option<usize>,
-}
-
-/// The answer of a backend.
-pub(crate) struct Incoming {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Box<dyn Body>,
-}
-
-impl Incoming {
-    /// A JSON body that is all there.
-    pub(crate) fn json(status: StatusCode, body: Bytes) -> Self {
-        let headers =
-            HeaderMap::from_iter([(::http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        Self { status, headers, body: Box::new(Whole(Some(body))) }
-    }
-
-    /// The essence of `Content-Type`, without parameters; empty when there is none.
-    pub(crate) fn media_type(&self) -> &str {
-        let value = self.headers.get(::http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        value.split(';').next().unwrap_or("").trim()
-    }
-
-    /// Whether the body is an event stream.
-    pub(crate) fn is_event_stream(&self) -> bool {
-        self.media_type().eq_ignore_ascii_case("text/event-stream")
-    }
-
-    /// Whether the body is JSON.
-    pub(crate) fn is_json(&self) -> bool {
-        self.media_type().eq_ignore_ascii_case("application/json")
-    }
-
-    /// The body whole, up to `max`.
-    pub(crate) async fn collect(&mut self, max: MaxBytes, backend: &BackendName) -> Result<Bytes, Error> {
-        let mut whole = bytes::BytesMut::new();
-        while let Some(chunk) = self.body.next().await? {
-            if whole.len() + chunk.len() > max.bytes {
-                return Err(Error::BackendProtocol {
-                    backend: backend.clone(),
-                    what: format!("its answer is longer than {max}").into(),
-                });
-            }
-            whole.extend_from_slice(&chunk);
-        }
-        Ok(whole.freeze())
-    }
-}
-
-/// The body of an answer. Dropped before its end, the backend sees its client leave.
-#[async_trait]
-pub(crate) trait Body: Send {
-    /// The next bytes, never empty; `None` at the end. Dropping the future loses nothing.
-    async fn next(&mut self) -> Result<Option<Bytes>, Error>;
-}
-
-/// A body that is all there.
-struct Whole(Option<Bytes>);
-
-#[async_trait]
-impl Body for Whole {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        Ok(self.0.take().filter(|bytes| !bytes.is_empty()))
-    }
 }
 
 /// One configured MCP server, as it runs. Shared by every snapshot whose section for it is the same.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue, Method};
+use http::HeaderValue;
 use tokio::time::sleep;
 
 use crate::backend::client::Opened;
 use crate::backend::sse::Events;
-use crate::backend::{Backend, Body, Incoming, Outgoing};
+use crate::backend::{Backend, Body, Incoming};
 use crate::dispatch::Exchange;
 use crate::error::{Error, MaxBytes};
 use crate::metrics::Cap;
@@ -154,17 +154,7 @@ impl Answer {
 
 /// Asks for what a stream holds after an event (2025-11-25, Transports, Resumability).
 pub(crate) async fn poll(backend: &Backend, opened: &Opened, last: HeaderValue) -> Result<Incoming, Error> {
-    let mut headers = opened.headers();
-    headers.push((HeaderName::from_static("last-event-id"), last));
-    let request = Outgoing {
-        verb: Method::GET,
-        headers,
-        body: Bytes::new(),
-        timeout: backend.config.timeout,
-        repeatable: true,
-        replica: None,
-    };
-    backend.send_unjudged(request).await
+    backend.send_unjudged(opened.get(Some(last), backend.config.timeout)).await
 }
 
 /// How long one message of an answer may be.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::listeners::tls::Acceptor;
-use pingora_core::protocols::Stream;
+pub(super) use pingora_core::protocols::Stream;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::Edge;
+use super::{Edge, http2};
 use crate::gateway::Phase;
 
 /// Connections to the operator's listener, or to a demo server, at once.
@@ -129,7 +129,7 @@ impl Door {
                 },
             };
             if is_http2 {
-                edge.http2(stream, &stopping).await;
+                http2::serve(&edge, stream, &stopping).await;
             } else {
                 edge.http1(stream, peer).await;
             }

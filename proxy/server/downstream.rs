@@ -6,10 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
-use pingora_core::protocols::http::ServerSession;
-use pingora_http::ResponseHeader;
 
 use super::http1::{Http1, Unread};
+use super::http2;
 
 /// The client is gone, or does not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,16 +17,10 @@ pub(super) struct Gone;
 /// A client's side of a request.
 pub(super) enum Downstream {
     Http1(Box<Http1>),
-    /// As pingora's HTTP/2 has it.
-    Http2(Box<ServerSession>),
+    Http2(Box<http2::Session>),
 }
 
 impl Downstream {
-    /// One of HTTP/2.
-    pub(super) fn http2(session: ServerSession) -> Self {
-        Self::Http2(Box::new(session))
-    }
-
     pub(super) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
     }
@@ -119,16 +112,7 @@ impl Downstream {
                 http1.begin(status, headers, length);
                 Ok(())
             }
-            Self::Http2(session) => {
-                let mut head = ResponseHeader::build(status, None).map_err(|_| Gone)?;
-                for (name, value) in headers.into_iter().flatten() {
-                    head.insert_header(name.clone(), value.clone()).map_err(|_| Gone)?;
-                }
-                if let Some(length) = length.filter(|_| status != StatusCode::NO_CONTENT) {
-                    head.insert_header(http::header::CONTENT_LENGTH, length).map_err(|_| Gone)?;
-                }
-                session.write_response_header(Box::new(head)).await.map_err(|_| Gone)
-            }
+            Self::Http2(session) => http2::begin(session, status, headers, length).await,
         }
     }
 
@@ -157,22 +141,6 @@ impl Downstream {
                 }
                 session.write_response_body(Bytes::new(), true).await.map_err(|_| Gone)
             }
-        }
-    }
-
-    /// Closes the connection, or the stream of one that has several.
-    pub(super) async fn shutdown(&mut self) {
-        match self {
-            Self::Http1(http1) => http1.shutdown().await,
-            Self::Http2(session) => session.shutdown().await,
-        }
-    }
-
-    /// Ends what was well written.
-    pub(super) async fn finish(self) {
-        match self {
-            Self::Http1(_) => {}
-            Self::Http2(session) => drop(session.finish().await),
         }
     }
 }

@@ -318,6 +318,11 @@ impl Client {
         tokio::join!(self.open_call(tool), async { backend.next_call().await.stream() })
     }
 
+    /// Comes back for the rest of a stream, and takes that up at its backend.
+    pub(crate) async fn come_back(&self, last: &str, backend: &FakeBackend) -> (Opened, CallStream) {
+        tokio::join!(self.resume(last), async { backend.next_call().await.stream() })
+    }
+
     /// Calls a held tool and takes the call at its backend, which has not answered yet.
     pub(crate) async fn pending_call(&self, tool: &str, backend: &FakeBackend) -> (JoinHandle<Answer>, Call) {
         let running = self.start_call(tool);

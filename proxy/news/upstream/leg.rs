@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Heard, MAX_EVENT, Pause, RETRY};
+use crate::backend::Backend;
 use crate::backend::client::Opened;
 use crate::backend::sse::{Event, Events};
-use crate::backend::{Backend, Outgoing};
-use crate::bridge::answer::{MAX_RETRY, poll};
+use crate::bridge::answer::MAX_RETRY;
 use crate::bridge::question::Asked;
 use crate::catalog;
 use crate::error::Error;
@@ -34,10 +34,7 @@ pub(super) async fn hear(
     let mut was_heard = false;
     loop {
         let started = Instant::now();
-        let incoming = match last.clone() {
-            Some(last) => poll(&leg.backend, &opened, last).await,
-            None => leg.backend.send_unjudged(get(&leg.backend, &opened)).await,
-        };
+        let incoming = leg.backend.send_unjudged(opened.get(last.clone(), leg.backend.config.timeout)).await;
         leg.hears(&opened);
         let Ok(mut incoming) = incoming else {
             pause.after(started).await;
@@ -123,17 +120,6 @@ impl Reader<'_> {
 /// A backend may have its stream left alone for a while, and the news of all others with it, so not for long.
 fn within_bounds(retry: u64) -> Option<u64> {
     u64::try_from(MAX_RETRY.as_millis()).ok().map(|most| retry.min(most))
-}
-
-fn get(backend: &Backend, opened: &Opened) -> Outgoing {
-    Outgoing {
-        verb: Method::GET,
-        headers: opened.headers(),
-        body: Bytes::new(),
-        timeout: backend.config.timeout,
-        repeatable: true,
-        replica: None,
-    }
 }
 
 /// What of a message on a legacy backend's own stream is for the client.
