@@ -9,8 +9,9 @@ mod held;
 mod leg;
 mod pool;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -102,7 +103,12 @@ pub(crate) struct Counts {
 pub(crate) struct Sessions {
     sealer: ArcSwap<Sealer>,
     settings: ArcSwap<Settings>,
+    /// Counts the sets of keys: what was opened with another than the one of now is opened once more.
+    keys: AtomicU64,
+    /// By the marks of their tokens, which cost less to look at than what is sealed in them.
     live: DashMap<u128, Arc<Session>>,
+    /// Secrets of the marks: nobody can make a token that has the mark of another.
+    marks: [RandomState; 2],
     /// Sessions for modern clients.
     pool: Arc<Pool>,
     /// Ended by DELETE: id and expiry.
@@ -116,7 +122,9 @@ impl Sessions {
         Self {
             sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys)),
             settings: ArcSwap::from_pointee(settings.clone()),
+            keys: AtomicU64::new(0),
             live: DashMap::new(),
+            marks: [RandomState::new(), RandomState::new()],
             pool: Arc::default(),
             ended: DashMap::new(),
             counts: Arc::default(),
@@ -128,6 +136,7 @@ impl Sessions {
     pub(crate) fn reconfigure(&self, settings: &Settings) {
         if self.settings.load().keys != settings.keys {
             self.sealer.store(Arc::new(Sealer::new(&settings.keys)));
+            self.keys.fetch_add(1, Ordering::SeqCst);
         }
         self.settings.store(Arc::new(settings.clone()));
     }
@@ -184,6 +193,16 @@ impl Sessions {
     /// # Errors
     /// When it is not one of ours, has expired, was ended or belongs to somebody else: all told alike.
     pub(crate) fn find(&self, token: &str, principal: &str) -> Result<Arc<Session>, Error> {
+        let mark = self.mark(token, principal);
+        let keys = self.keys.load(Ordering::SeqCst);
+        let live = self.live.get(&mark).map(|live| Arc::clone(&live));
+        if let Some(live) = live.filter(|live| live.keys.load(Ordering::Relaxed) == keys) {
+            if live.expires <= unix_now() {
+                return Err(Error::SessionUnknown);
+            }
+            live.touch();
+            return Ok(live);
+        }
         let plain = self.sealer.load().open(PURPOSE, token).ok_or(Error::SessionUnknown)?;
         let token: Token = serde_json::from_slice(&plain).map_err(|_| Error::SessionUnknown)?;
         let id = u128::from_str_radix(&token.i, 16).map_err(|_| Error::SessionUnknown)?;
@@ -191,18 +210,32 @@ impl Sessions {
         if token.p != principal || token.e <= unix_now() || self.ended.contains_key(&id) {
             return Err(Error::SessionUnknown);
         }
-        if let Some(live) = self.live.get(&id) {
-            live.touch();
-            return Ok(Arc::clone(&live));
-        }
         if let Some(max) = self.full()
+            && !self.live.contains_key(&mark)
             && !self.make_room()
         {
             return Err(Error::SessionsFull { max });
         }
         let capabilities = ClientCapabilities::from_bits(token.a);
-        let session = Session::new(id, version, token.e, &token.c.json(), capabilities, self);
-        Ok(Arc::clone(&self.live.entry(id).or_insert_with(|| Arc::new(session))))
+        let make = || {
+            let session = Session::new(id, version, token.e, &token.c.json(), capabilities, self);
+            Arc::new(session.marked(mark))
+        };
+        let session = Arc::clone(&self.live.entry(mark).or_insert_with(make));
+        // It may have been ended since that was looked at, and what is held is found without another look.
+        if self.ended.contains_key(&id) {
+            self.live.remove(&mark);
+            return Err(Error::SessionUnknown);
+        }
+        session.keys.store(keys, Ordering::Relaxed);
+        session.touch();
+        Ok(session)
+    }
+
+    /// What a token is known by, so that it need not be opened for each request.
+    fn mark(&self, token: &str, principal: &str) -> u128 {
+        let [high, low] = self.marks.each_ref().map(|secret| u128::from(secret.hash_one((token, principal))));
+        high << 64 | low
     }
 
     /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart
@@ -256,10 +289,10 @@ impl Sessions {
     fn make_room(&self) -> bool {
         let some = self.live.iter().filter(|session| !session.is_busy()).take(EVICTION_SAMPLE);
         let now = Instant::now();
-        let Some(id) = some.max_by_key(|session| session.idle_since(now)).map(|session| session.id) else {
+        let Some(mark) = some.max_by_key(|session| session.idle_since(now)).map(|session| session.mark) else {
             return false;
         };
-        if let Some((_, session)) = self.live.remove(&id) {
+        if let Some((_, session)) = self.live.remove(&mark) {
             tokio::spawn(crate::gateway::close(session.take_legs(|_| true)));
         }
         true
@@ -274,7 +307,7 @@ impl Sessions {
             oldest.map(|id| self.ended.remove(&id));
         }
         self.ended.insert(session.id, session.expires);
-        self.live.remove(&session.id);
+        self.live.remove(&session.mark);
         session.finish();
         session.take_legs(|_| true)
     }
@@ -363,6 +396,25 @@ mod tests {
         assert!(Arc::ptr_eq(&found, &again));
         assert!(matches!(sessions.find(&token, ANYONE), Err(Error::SessionUnknown)));
         assert_eq!(sessions.held(), 0);
+    }
+
+    #[test]
+    fn a_session_that_is_held_ends_with_the_key_of_its_token() {
+        let keys = |keys: &[char]| {
+            let keys: Vec<_> = keys.iter().map(|key| key.to_string().repeat(64)).collect();
+            sessions(&format!("keys: [{}]", keys.join(", ")))
+        };
+        let settings = |of: &Sessions| of.settings.load_full();
+        let sessions = keys(&['a']);
+        let token = start(&sessions, HELLO, ANYONE).unwrap();
+        let found = sessions.find(&token, ANYONE).unwrap();
+
+        sessions.reconfigure(&settings(&keys(&['b', 'a'])));
+        let again = sessions.find(&token, ANYONE).unwrap();
+        sessions.reconfigure(&settings(&keys(&['b'])));
+
+        assert!(Arc::ptr_eq(&found, &again));
+        assert!(matches!(sessions.find(&token, ANYONE), Err(Error::SessionUnknown)));
     }
 
     #[test]

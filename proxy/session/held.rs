@@ -32,6 +32,10 @@ pub(crate) const MAX_SUBSCRIPTIONS: usize = 1_024;
 /// What this process holds for one session.
 pub(crate) struct Session {
     pub(super) id: u128,
+    /// Of its token, if it has one.
+    pub(super) mark: u128,
+    /// Which set of keys its token was opened with.
+    pub(super) keys: AtomicU64,
     pub(crate) version: Version,
     pub(crate) capabilities: ClientCapabilities,
     hello: Hello,
@@ -108,6 +112,8 @@ impl Session {
             counts: Arc::clone(&sessions.counts),
             pool: Arc::downgrade(&sessions.pool),
             id,
+            mark: 0,
+            keys: AtomicU64::new(0),
             version,
             capabilities,
             hello: Hello {
@@ -124,6 +130,12 @@ impl Session {
             over: Notify::new(),
             held: Mutex::default(),
         }
+    }
+
+    /// The same with a token of this mark.
+    pub(super) fn marked(mut self, mark: u128) -> Self {
+        self.mark = mark;
+        self
     }
 
     /// The same with its side of a backend at this replica, where it can be.
