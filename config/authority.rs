@@ -21,13 +21,20 @@ impl HostPattern {
     /// Whether a `Host` header (or `:authority`) names this host. Case does not matter, nor does a final dot. A header
     /// without a port is on its scheme's own, so it satisfies patterns for 80 and 443.
     pub fn matches(&self, host_header: &str) -> bool {
-        if self.host == "*" && self.port.is_none() {
+        Self::one_matches(std::slice::from_ref(self), host_header)
+    }
+
+    /// Whether one of these [matches](Self::matches).
+    pub fn one_matches(patterns: &[Self], host_header: &str) -> bool {
+        if patterns.iter().any(|pattern| pattern.host == "*" && pattern.port.is_none()) {
             return true;
         }
         let Some((host, port)) = split(host_header) else { return false };
         let Ok(port) = numeric_port(port) else { return false };
-        let on_port = self.port.is_none_or(|wanted| port.map_or(matches!(wanted, 80 | 443), |port| port == wanted));
-        on_port && covers(&self.host, host)
+        patterns.iter().any(|pattern| {
+            let is_on = |wanted| port.map_or(matches!(wanted, 80 | 443), |port| port == wanted);
+            pattern.port.is_none_or(is_on) && covers(&pattern.host, host)
+        })
     }
 
     /// The names of this machine to itself, on any port.
@@ -127,7 +134,7 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
         let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
         return host.parse::<Ipv6Addr>().is_ok().then_some((host, port));
     }
-    if text.parse::<Ipv6Addr>().is_ok() {
+    if text.bytes().filter(|byte| *byte == b':').count() > 1 && text.parse::<Ipv6Addr>().is_ok() {
         return Some((text, None));
     }
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
@@ -139,10 +146,10 @@ fn split(text: &str) -> Option<(&str, Option<&str>)> {
 
 /// Whether this is a name or an IPv4 address: labels of letters, digits, `-` and `_`.
 pub(crate) fn is_host_name(host: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    let is_label = |label: &[u8]| {
+        (1..=63).contains(&label.len()) && label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
-    host.len() <= 253 && host.split('.').all(is_label)
+    host.len() <= 253 && host.as_bytes().split(|b| *b == b'.').all(is_label)
 }
 
 fn is_scheme(scheme: &str) -> bool {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::Method as HttpMethod;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::batch::Batch;
 use crate::bridge::question;
@@ -33,7 +33,7 @@ pub(crate) struct Request {
     pub(crate) prefers_events: bool,
     /// The client's address, as trusted proxies tell it.
     pub(crate) client: IpAddr,
-    pub(crate) request_id: Arc<str>,
+    pub(crate) request_id: RequestId,
     pub(crate) started: Instant,
 }
 
@@ -335,31 +335,51 @@ impl Modern {
     }
 }
 
-/// The id a request is told by in logs and towards backends: the client's own if it is presentable, a random one otherwise.
-pub(crate) fn request_id(given: Option<&HeaderValue>) -> Arc<str> {
-    const MAX: usize = 128;
-    let presentable = |id: &&str| {
-        (1..=MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b))
-    };
-    match given.and_then(|value| value.to_str().ok()).filter(presentable) {
-        Some(id) => id.into(),
-        None => random_id(),
+/// What a request is told by in logs and towards backends.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The client's own if it is presentable, a random one otherwise.
+    pub(crate) fn new(given: Option<&HeaderValue>) -> Self {
+        const MAX: usize = 128;
+        let presentable = |id: &&[u8]| {
+            (1..=MAX).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b))
+        };
+        // Copied: it outlives the head of the request.
+        let given = given.map(HeaderValue::as_bytes).filter(presentable).map(HeaderValue::from_bytes);
+        Self(given.and_then(Result::ok).unwrap_or_else(random_id))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// The header that bears it.
+    pub(crate) fn header(&self) -> (HeaderName, HeaderValue) {
+        (HeaderName::from_static("x-request-id"), self.0.clone())
     }
 }
 
-fn random_id() -> Arc<str> {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+/// Unique, not secret: a number that was drawn once, and a count.
+fn random_id() -> HeaderValue {
+    use std::hash::{BuildHasher as _, RandomState};
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
-    // Unique, not secret: a keyed hash of a counter does, and costs no system call.
-    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static DRAWN: LazyLock<[u64; 2]> = LazyLock::new(|| {
+        let drawn = RandomState::new();
+        [drawn.hash_one(0), drawn.hash_one(1)]
+    });
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let half = |salt: u8| {
-        let mut hasher = SEED.build_hasher();
-        hasher.write_u64(count);
-        hasher.write_u8(salt);
-        hasher.finish()
-    };
-    format!("{:016x}{:016x}", half(0), half(1)).into()
+    // Odd, so that no two counts below 2^64 become the same; large, so that ids that follow each other look different.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let [fixed, first] = *DRAWN;
+    let counted = first.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed).wrapping_mul(SPREAD));
+    let mut id = (u128::from(fixed) << 64) | u128::from(counted);
+    let text = [(); 32].map(|()| {
+        let digit = b"0123456789abcdef".get((id & 15) as usize).copied().unwrap_or(b'0');
+        id >>= 4;
+        digit
+    });
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("none"))
 }

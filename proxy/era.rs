@@ -87,29 +87,33 @@ pub(crate) struct McpHeaders {
 impl McpHeaders {
     /// Picks them out.
     pub(crate) fn read(headers: &http::HeaderMap) -> Self {
-        const REPEATED_PARAM: &str = "Mcp-Param-*";
-        let is_param = |name: &HeaderName| name.as_str().starts_with("mcp-param-");
-        let params: Vec<_> =
-            headers.iter().filter(|(name, _)| is_param(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
-        let is_repeated = params.iter().any(|(name, _)| headers.get_all(name).iter().nth(1).is_some());
-        let mut repeated = is_repeated.then_some(REPEATED_PARAM);
-        let mut one = |name: &'static str| {
-            let mut values = headers.get_all(name).iter();
-            let first = values.next();
-            if values.next().is_some() {
-                repeated = repeated.or(Some(name));
+        let mut read = Self::default();
+        // In one pass: a look for each by its name costs more than all of them.
+        let mut last_param = None;
+        for (name, value) in headers {
+            let (slot, spelling) = match name.as_str() {
+                "mcp-session-id" => (&mut read.session_id, "Mcp-Session-Id"),
+                "mcp-protocol-version" => (&mut read.protocol_version, "MCP-Protocol-Version"),
+                "mcp-method" => (&mut read.method, "Mcp-Method"),
+                "mcp-name" => (&mut read.name, "Mcp-Name"),
+                "last-event-id" => (&mut read.last_event_id, "Last-Event-ID"),
+                param if param.starts_with("mcp-param-") => {
+                    // All that have one name come one after the other.
+                    if last_param == Some(name) {
+                        read.repeated = read.repeated.or(Some("Mcp-Param-*"));
+                    }
+                    last_param = Some(name);
+                    read.params.push((name.clone(), value.clone()));
+                    continue;
+                }
+                _ => continue,
+            };
+            match slot {
+                None => *slot = Some(value.clone()),
+                Some(_) => read.repeated = read.repeated.or(Some(spelling)),
             }
-            first.cloned()
-        };
-        Self {
-            session_id: one("Mcp-Session-Id"),
-            protocol_version: one("MCP-Protocol-Version"),
-            method: one("Mcp-Method"),
-            name: one("Mcp-Name"),
-            last_event_id: one("Last-Event-ID"),
-            params,
-            repeated,
         }
+        read
     }
 
     /// Whether they are of a modern client, as far as they tell.

@@ -1,8 +1,10 @@
 //! How long the body of an HTTP/1 message is (RFC 9112, section 6.3), and taking it out of its chunks.
 
+use std::ops::Range;
+
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
 /// The longest line that announces a chunk, its extensions included, and the longest trailer section.
 const MAX_LINE: usize = 4 * 1024;
@@ -153,6 +155,58 @@ fn split(read: &mut BytesMut, left: &mut u64) -> Bytes {
     let here = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
     *left -= here as u64;
     read.split_to(here).freeze()
+}
+
+/// Where in what was read a part of it is.
+pub(crate) fn place(read: &[u8], part: &[u8]) -> Range<usize> {
+    let at = part.as_ptr().addr() - read.as_ptr().addr();
+    at..at + part.len()
+}
+
+/// The names of parsed header fields, and where in what was read their values are.
+///
+/// # Errors
+/// When something is no name.
+pub(crate) fn places(
+    read: &[u8],
+    fields: &[httparse::Header<'_>],
+) -> Result<Vec<(HeaderName, Range<usize>)>, Malformed> {
+    fields.iter().map(|field| Ok((name(field.name.as_bytes())?, place(read, field.value)))).collect()
+}
+
+/// The fields as a map whose values are not copied out of the head.
+///
+/// # Errors
+/// When something is no value.
+pub(crate) fn headers(head: &Bytes, fields: Vec<(HeaderName, Range<usize>)>) -> Result<HeaderMap, Malformed> {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, place) in fields {
+        let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Malformed)?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// A header name. Those of MCP, which `http` does not know, come with every call and need not be copied for each.
+fn name(bytes: &[u8]) -> Result<HeaderName, Malformed> {
+    static KNOWN: [HeaderName; 5] = [
+        HeaderName::from_static("mcp-session-id"),
+        HeaderName::from_static("mcp-protocol-version"),
+        HeaderName::from_static("mcp-method"),
+        HeaderName::from_static("mcp-name"),
+        HeaderName::from_static("x-request-id"),
+    ];
+    match KNOWN.iter().find(|known| known.as_str().as_bytes().eq_ignore_ascii_case(bytes)) {
+        Some(known) => Ok(known.clone()),
+        None => HeaderName::from_bytes(bytes).map_err(|_| Malformed),
+    }
+}
+
+/// Whether a body is of this type, as its head says: `type/subtype`. Parameters do not matter, nor does case.
+pub(crate) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let is_it = |essence: &[u8]| essence.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes());
+    value.as_bytes().split(|byte| *byte == b';').next().is_some_and(is_it)
 }
 
 /// Whether the connection stays open after the message, as far as its head says.

@@ -95,6 +95,7 @@ mod catalog;
 mod limit;
 mod health;
 mod backend;
+mod deadline;
 mod framing;
 mod relay;
 mod scan;

@@ -35,8 +35,6 @@ const CALL_BUCKETS: &[f64] = &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 1
 /// Seconds the gateway itself takes.
 const OVERHEAD_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05];
 
-/// What a stream of the gateway is, towards clients.
-const STREAMS: [&str; 3] = ["call", "client", "json"];
 /// How probes, listings, reloads and calls that a limit covers end.
 const PROBES: [&str; 6] = ["connect", "credentials", "ok", "protocol", "status", "timeout"];
 const REFRESHES: [&str; 2] = ["failed", "ok"];
@@ -54,7 +52,7 @@ pub(crate) struct Metrics {
     pub(crate) overhead_seconds: Histogram,
     inflight: IntGaugeVec,
     pub(crate) connections: IntGaugeVec,
-    pub(crate) streams: IntGaugeVec,
+    pub(crate) streams: Streams,
     pub(crate) sessions: IntGauge,
     backend_sessions: IntGaugeVec,
     sessions_reopened: IntCounterVec,
@@ -172,10 +170,14 @@ impl Metrics {
             refused: parked.with_label_values(&["refused"]),
         };
         let streams = make.gauges("toolgate_streams", "Open event streams towards clients", &["kind"]);
+        let streams = Streams {
+            call: streams.with_label_values(&["call"]),
+            client: streams.with_label_values(&["client"]),
+            json: streams.with_label_values(&["json"]),
+        };
         let caps = make.counters("toolgate_caps_reached_total", "Times that a cap was reached", &["cap"]);
         let reloads = make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]);
         // What was never counted is 0, not absent: a rate of it is one, and an alert can be tried.
-        STREAMS.iter().for_each(|kind| drop(streams.with_label_values(&[kind])));
         Cap::ALL.iter().for_each(|cap| drop(caps.with_label_values(&[cap.as_str()])));
         RELOADS.iter().for_each(|outcome| drop(reloads.with_label_values(&[outcome])));
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
@@ -361,6 +363,16 @@ impl Metrics {
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
     }
+}
+
+/// The streams that are open towards clients, by what they are.
+pub(crate) struct Streams {
+    /// The answer to a request.
+    pub(crate) call: IntGauge,
+    /// A client's own.
+    pub(crate) client: IntGauge,
+    /// An answer that is no event stream, on its way.
+    pub(crate) json: IntGauge,
 }
 
 /// What is counted of calls that wait for their client's input.

@@ -2,15 +2,19 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use toolgate_config::BackendName;
+use tracing::Level;
+
+use crate::dispatch::RequestId;
 use crate::error::{Error, Kind, Side};
-use crate::metrics::{Counted, EraLabel, MethodMetrics};
+use crate::metrics::{Counted, EraLabel, MethodMetrics, OTHER};
 
 /// What is known of a message so far. Dropped before [`Record::end`] was called, it counts as left by its client.
 pub(crate) struct Record {
     pub(crate) started: Instant,
-    pub(crate) request_id: Arc<str>,
+    pub(crate) request_id: RequestId,
     client: IpAddr,
     method: Arc<MethodMetrics>,
     pub(crate) era: EraLabel,
@@ -24,16 +28,16 @@ pub(crate) struct Record {
 
 /// Which tool a call went to.
 struct Called {
-    backend: Box<str>,
-    tool: Box<str>,
+    /// None of what nobody has.
+    names: Option<(BackendName, Arc<str>)>,
     counted: Counted,
 }
 
 impl Record {
-    pub(crate) fn new(method: &Arc<MethodMetrics>, client: IpAddr, request_id: &Arc<str>, started: Instant) -> Self {
+    pub(crate) fn new(method: &Arc<MethodMetrics>, client: IpAddr, request_id: &RequestId, started: Instant) -> Self {
         Self {
             started,
-            request_id: Arc::clone(request_id),
+            request_id: request_id.clone(),
             client,
             method: Arc::clone(method),
             era: EraLabel::Legacy,
@@ -46,9 +50,14 @@ impl Record {
         }
     }
 
-    /// Notes the tool that is called.
-    pub(crate) fn calls(&mut self, backend: &str, tool: &str, counted: Counted) {
-        self.tool = Some(Called { backend: backend.into(), tool: tool.into(), counted });
+    /// Notes the tool that is called: its backend, and its public name.
+    pub(crate) fn calls(&mut self, backend: &BackendName, tool: &Arc<str>, counted: Counted) {
+        self.tool = Some(Called { names: Some((backend.clone(), Arc::clone(tool))), counted });
+    }
+
+    /// Notes that a tool is called that nobody has.
+    pub(crate) fn calls_unknown(&mut self, counted: Counted) {
+        self.tool = Some(Called { names: None, counted });
     }
 
     /// Notes the error that the message is answered with.
@@ -80,17 +89,28 @@ impl Drop for Record {
         let kind = self.kind.unwrap_or(Kind::ClientClosed);
         let took = self.started.elapsed();
         self.method.ended(self.era, kind, took);
-        let (backend, tool) = match &self.tool {
-            Some(called) => {
-                called.counted.ended(kind, took);
-                (&*called.backend, &*called.tool)
-            }
+        let is_warning = kind != Kind::Ok && self.side != Side::Downstream;
+        if is_warning && tracing::enabled!(Level::WARN) || tracing::enabled!(Level::INFO) {
+            self.log(kind, took, is_warning);
+        }
+        if let Some(called) = &self.tool {
+            called.counted.ended(kind, took);
+        }
+    }
+}
+
+impl Record {
+    fn log(&self, kind: Kind, took: Duration, is_warning: bool) {
+        let names = self.tool.as_ref().map(|called| called.names.as_ref());
+        let (backend, tool) = match names {
+            Some(Some((backend, tool))) => (backend.as_str(), &**tool),
+            Some(None) => (OTHER, OTHER),
             None => ("", ""),
         };
-        let (id, client, method, outcome) = (&*self.request_id, self.client, self.method.name(), kind.as_str());
+        let (id, client, method, outcome) = (self.request_id.as_str(), self.client, self.method.name(), kind.as_str());
         let (ms, error) = ((took.as_secs_f64() * 1e6).round() / 1000.0, self.error.as_deref().unwrap_or(""));
         let session = self.session.map(|id| format!("{:08x}", id >> 96)).unwrap_or_default();
-        if kind != Kind::Ok && self.side != Side::Downstream {
+        if is_warning {
             tracing::warn!(id, %client, session, method, tool, backend, outcome, ms, error, "call");
         } else {
             tracing::info!(id, %client, session, method, tool, backend, outcome, ms, error, "call");

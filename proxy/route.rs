@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::time::timeout;
 use toolgate_config::Timeout;
 
@@ -41,7 +41,7 @@ const TASKS: &str = "io.modelcontextprotocol/tasks";
 pub(crate) struct Target<'t> {
     pub(crate) backend: &'t Arc<Backend>,
     /// Spans of the client's body, and the JSON that takes their place.
-    pub(crate) edits: Vec<(Range<usize>, String)>,
+    pub(crate) edits: Vec<(Range<usize>, Cow<'t, str>)>,
     /// What `Mcp-Name` says to the backend.
     pub(crate) name: Option<Cow<'t, str>>,
     pub(crate) timeout: Timeout,
@@ -86,7 +86,7 @@ pub(crate) fn takes_up(exchange: &Exchange<'_>, backend: &Backend) -> bool {
 /// # Errors
 /// When the backend is down or has no room.
 pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Option<Slot>, Error> {
-    if takes_up(exchange, backend) { Ok(None) } else { backend.admit(Instant::now()).map(Some) }
+    if takes_up(exchange, backend) { Ok(None) } else { backend.admit(exchange.record.started).map(Some) }
 }
 
 /// Sends a request and returns the reply that relays its answer.
@@ -158,18 +158,18 @@ async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply
 /// Sends the request, and sends it again in a new session if the backend forgot the one it had: it did not run then.
 async fn run(
     exchange: &mut Exchange<'_>,
-    target: Target<'_>,
+    mut target: Target<'_>,
     leg: &Arc<Leg>,
     mut opened: Arc<Opened>,
     call: CallGuard,
 ) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
     let backend = target.backend;
-    let body = spliced(exchange.body, target.edits.clone());
+    let body = spliced(exchange.body, &mut target.edits);
     for is_last_try in [false, true] {
         early::heard(&session, leg, &opened).await;
         let mut request = opened.post(body.clone(), target.timeout, false);
-        request.headers.extend(request_id(exchange));
+        request.headers.push(exchange.request.request_id.header());
         let incoming = backend.send(request).await?;
         match client::verdict(backend, &opened, Some(exchange.id()?), incoming).await? {
             client::Verdict::Answer(incoming) => {
@@ -220,12 +220,12 @@ async fn modern_by_now(
 }
 
 /// As it came, names apart.
-async fn modern(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+async fn modern(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
     let backend = target.backend;
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(exchange.request.headers.params.iter().cloned());
-    headers.extend(request_id(exchange));
-    let body = spliced(exchange.body, target.edits.clone());
+    headers.push(exchange.request.request_id.header());
+    let body = spliced(exchange.body, &mut target.edits);
     let request =
         Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false, replica: None };
     let incoming = backend.send(request).await?;
@@ -308,23 +308,20 @@ fn without_tasks(exchange: &Exchange<'_>, target: &mut Target<'_>) {
     let rest = extensions.iter().filter(|(key, _)| key != TASKS).map(|(key, value)| (&**key, *value));
     let rest = jsonrpc::object(rest);
     let without = members.iter().map(|(key, value)| (&**key, if key == "extensions" { &*rest } else { *value }));
-    target.edits.push((span, jsonrpc::object(without)));
+    target.edits.push((span, jsonrpc::object(without).into()));
 }
 
 /// The body with these spans replaced, in whatever order they are given.
-pub(crate) fn spliced(body: &Bytes, mut edits: Vec<(Range<usize>, String)>) -> Bytes {
-    if edits.is_empty() {
-        return body.clone();
+pub(crate) fn spliced(body: &Bytes, edits: &mut [(Range<usize>, Cow<'_, str>)]) -> Bytes {
+    match edits {
+        [] => body.clone(),
+        [(span, with)] => jsonrpc::splice(body, &[(span.clone(), with.as_bytes())]),
+        several => {
+            several.sort_by_key(|(span, _)| span.start);
+            let edits: Vec<_> = several.iter().map(|(span, with)| (span.clone(), with.as_bytes())).collect();
+            jsonrpc::splice(body, &edits)
+        }
     }
-    edits.sort_by_key(|(span, _)| span.start);
-    let edits: Vec<_> = edits.iter().map(|(span, with)| (span.clone(), with.as_bytes())).collect();
-    jsonrpc::splice(body, &edits)
-}
-
-/// The header that a request is told by in the backend's logs.
-pub(crate) fn request_id(exchange: &Exchange<'_>) -> Option<(HeaderName, HeaderValue)> {
-    let id = HeaderValue::from_str(&exchange.request.request_id).ok()?;
-    Some((HeaderName::from_static("x-request-id"), id))
 }
 
 /// Waits for a fresh list of a backend.

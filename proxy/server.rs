@@ -27,8 +27,9 @@ use self::http1::{Http1, Unread};
 use self::rules::Pass;
 use self::write::{Writer, Written};
 use crate::admin;
+use crate::deadline::within;
 use crate::demo;
-use crate::dispatch::{self, Request};
+use crate::dispatch::{self, Request, RequestId};
 use crate::era::{Era, McpHeaders};
 use crate::error::{Error, MaxBytes};
 use crate::gateway::{Gateway, Phase};
@@ -74,6 +75,7 @@ struct World<'a> {
 struct Head {
     request: Request,
     announced: Announced,
+    /// Of the operator's pages.
     path: String,
     extra: Headers,
 }
@@ -171,7 +173,7 @@ impl Edge {
         }
         let read = tokio::select! {
             biased;
-            read = timeout(deadlines.header, http1.next()) => read,
+            read = within(deadlines.header, http1.next()) => read,
             () = self.last_chance() => return false,
         };
         let error = match read {
@@ -188,7 +190,7 @@ impl Edge {
             headers: McpHeaders::default(),
             prefers_events: false,
             client: http1.peer,
-            request_id: dispatch::request_id(None),
+            request_id: RequestId::new(None),
             started: Instant::now(),
         };
         let reply = dispatch::refuse(&self.gateway, &request, &error, None);
@@ -205,9 +207,7 @@ impl Edge {
     async fn serve(&self, downstream: &mut Downstream, world: &World<'_>) -> Written {
         let mut head = self.head(downstream, world);
         let judged = self.judge(downstream, world, &mut head);
-        if let Ok(id) = HeaderValue::from_str(&head.request.request_id) {
-            head.extra.push((HeaderName::from_static("x-request-id"), id));
-        }
+        head.extra.push(head.request.request_id.header());
         let extra = std::mem::take(&mut head.extra);
         let keep_alive = world.listener.map_or(DEFAULT_KEEP_ALIVE, |listener| listener.keep_alive);
         let writer = Writer { gateway: &self.gateway, extra: &extra, keep_alive };
@@ -251,14 +251,14 @@ impl Edge {
                 headers: McpHeaders::read(&header.headers),
                 prefers_events: rules::prefers_events(&header.headers),
                 client: rules::client(peer, trusted, &header.headers),
-                request_id: dispatch::request_id(header.headers.get("x-request-id")),
+                request_id: RequestId::new(header.headers.get("x-request-id")),
                 started: Instant::now(),
             },
             announced: Announced {
                 length: header.headers.get(CONTENT_LENGTH).and_then(number),
                 expects: expects_continue(&header.headers),
             },
-            path: header.uri.path().to_owned(),
+            path: if let Site::Admin = self.site { header.uri.path().to_owned() } else { String::new() },
             extra: Vec::new(),
         }
     }

@@ -107,8 +107,8 @@ pub(crate) struct Sessions {
     keys: AtomicU64,
     /// By the marks of their tokens, which cost less to look at than what is sealed in them.
     live: DashMap<u128, Arc<Session>>,
-    /// Secrets of the marks: nobody can make a token that has the mark of another.
-    marks: [RandomState; 2],
+    /// The secret of the marks: nobody can make a token that has the mark of another.
+    marks: RandomState,
     /// Sessions for modern clients.
     pool: Arc<Pool>,
     /// Ended by DELETE: id and expiry.
@@ -124,7 +124,7 @@ impl Sessions {
             settings: ArcSwap::from_pointee(settings.clone()),
             keys: AtomicU64::new(0),
             live: DashMap::new(),
-            marks: [RandomState::new(), RandomState::new()],
+            marks: RandomState::new(),
             pool: Arc::default(),
             ended: DashMap::new(),
             counts: Arc::default(),
@@ -197,11 +197,7 @@ impl Sessions {
         let keys = self.keys.load(Ordering::SeqCst);
         let live = self.live.get(&mark).map(|live| Arc::clone(&live));
         if let Some(live) = live.filter(|live| live.keys.load(Ordering::Relaxed) == keys) {
-            if live.expires <= unix_now() {
-                return Err(Error::SessionUnknown);
-            }
-            live.touch();
-            return Ok(live);
+            return if live.use_now() { Ok(live) } else { Err(Error::SessionUnknown) };
         }
         let plain = self.sealer.load().open(PURPOSE, token).ok_or(Error::SessionUnknown)?;
         let token: Token = serde_json::from_slice(&plain).map_err(|_| Error::SessionUnknown)?;
@@ -234,8 +230,9 @@ impl Sessions {
 
     /// What a token is known by, so that it need not be opened for each request.
     fn mark(&self, token: &str, principal: &str) -> u128 {
-        let [high, low] = self.marks.each_ref().map(|secret| u128::from(secret.hash_one((token, principal))));
-        high << 64 | low
+        // The end of a token is random, and part of what tells whether the rest of it is untouched.
+        let end = token.as_bytes().last_chunk().map_or(0, |end| u64::from_ne_bytes(*end));
+        u128::from(self.marks.hash_one((token, principal))) << 64 | u128::from(end)
     }
 
     /// A session in which a backend that wants one is asked for a modern client: shared with all that could not be told apart

@@ -251,7 +251,8 @@ async fn open_unbounded(backend: &Backend, hello: &Hello, judged: Judged) -> Res
         instructions: None,
     };
     let incoming = send(backend, request, judged).await?;
-    let session_id = incoming.headers.get(SESSION_ID).cloned();
+    // Copied: it outlives the head that it lies in.
+    let session_id = incoming.headers.get(SESSION_ID).and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok());
     let incoming = match verdict(backend, &nobody, None, incoming).await? {
         Verdict::Answer(incoming) => incoming,
         Verdict::Refusal { status, .. } => return Err(broken(format!("it refused `initialize` (HTTP {status})"))),

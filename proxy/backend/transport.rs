@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use toolgate_config::{BackendName, Timeout};
 
 use crate::error::{Error, MaxBytes};
+use crate::framing::is_of_type;
 
 /// How bytes reach a backend.
 #[async_trait]
@@ -94,20 +95,14 @@ impl Incoming {
         Self { status, headers, body: Box::new(Whole(Some(body))) }
     }
 
-    /// The essence of `Content-Type`, without parameters; empty when there is none.
-    pub(crate) fn media_type(&self) -> &str {
-        let value = self.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-        value.split(';').next().unwrap_or("").trim()
-    }
-
     /// Whether the body is an event stream.
     pub(crate) fn is_event_stream(&self) -> bool {
-        self.media_type().eq_ignore_ascii_case("text/event-stream")
+        is_of_type(&self.headers, "text/event-stream")
     }
 
     /// Whether the body is JSON.
     pub(crate) fn is_json(&self) -> bool {
-        self.media_type().eq_ignore_ascii_case("application/json")
+        is_of_type(&self.headers, "application/json")
     }
 
     /// The body whole, up to `max`.

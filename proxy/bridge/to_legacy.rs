@@ -194,7 +194,8 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         Ear::open(&session, &leg, &opened).await
     };
     let sent = Sent { leg, opened, id: own_id, session, ear, is_answered: false };
-    let head = Head::new(&backend, &sent, body, (target.timeout, sent.ear.is_some()), route::request_id(exchange));
+    let head =
+        Head::new(&backend, &sent, body, (target.timeout, sent.ear.is_some()), exchange.request.request_id.header());
     let mut call = Call {
         head: Some(head),
         answer: None,
@@ -219,7 +220,7 @@ impl Head {
         sent: &Sent,
         body: Bytes,
         (mut timeout, is_heard): (Timeout, bool),
-        request_id: Option<(HeaderName, HeaderValue)>,
+        request_id: (HeaderName, HeaderValue),
     ) -> Self {
         let within = timeout.first_byte;
         if is_heard {
@@ -232,7 +233,7 @@ impl Head {
         let coming = Box::pin(async move {
             for is_last_try in [false, true] {
                 let mut request = opened.post(body.clone(), timeout, false);
-                request.headers.extend(request_id.clone());
+                request.headers.push(request_id.clone());
                 let incoming = backend.send(request).await?;
                 match client::verdict(&backend, &opened, Some(id.borrow()), incoming).await? {
                     Verdict::Answer(incoming) => return Ok((opened, incoming)),
@@ -264,13 +265,13 @@ fn body(exchange: &Exchange<'_>, target: &Target<'_>, own_id: &OwnedId) -> Resul
     let mut edits = target.edits.clone();
     let mut replace = |part: &str| {
         let span = jsonrpc::span(exchange.body, part);
-        edits.extend(span.map(|span| (span, own_id.raw().to_owned())));
+        edits.extend(span.map(|span| (span, own_id.raw().into())));
     };
     replace(exchange.id()?.raw());
     if let Some(token) = exchange.params.meta.as_ref().and_then(|meta| meta.progress_token) {
         replace(token.get());
     }
-    let body = envelope::undress(&route::spliced(exchange.body, edits));
+    let body = envelope::undress(&route::spliced(exchange.body, &mut edits));
     Ok(without_input(&body).unwrap_or(body))
 }
 

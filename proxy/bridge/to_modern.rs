@@ -68,7 +68,7 @@ struct Call {
 }
 
 /// Sends a request on.
-pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn call(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
     let backend = Arc::clone(target.backend);
     let id = exchange.id()?.owned();
@@ -76,10 +76,10 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Res
     let capabilities = session.capabilities.json();
     let envelope =
         Envelope { client_info: session.client_info(), capabilities: &capabilities, log_level: level.as_deref() };
-    let body = envelope::dress(&route::spliced(exchange.body, target.edits.clone()), &envelope);
+    let body = envelope::dress(&route::spliced(exchange.body, &mut target.edits), &envelope);
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(params::headers(target.header_params, exchange.params.arguments)?);
-    headers.extend(route::request_id(exchange));
+    headers.push(exchange.request.request_id.header());
     let guard = session.call(&backend, id.clone())?;
     let timeout = target.timeout;
     let bridge = &exchange.snapshot.config.bridge;
@@ -324,8 +324,8 @@ fn retry(body: &Bytes, id: &OwnedId, more: &str) -> Option<Bytes> {
     let id_span = jsonrpc::span(body, request.id.raw())?;
     let params = jsonrpc::layout(body)?.params?;
     let end = params.end.checked_sub(1)?;
-    let edits = vec![(id_span, id.raw().to_owned()), (end..end, more.to_owned())];
-    Some(route::spliced(body, edits))
+    let mut edits = [(id_span, id.raw().into()), (end..end, more.into())];
+    Some(route::spliced(body, &mut edits))
 }
 
 /// Waits, unless the call is cancelled first.

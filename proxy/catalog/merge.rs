@@ -200,7 +200,8 @@ impl Merging<'_> {
         };
         let route = Route {
             backend: Arc::clone(backend),
-            public: public.clone(),
+            public: (&*public).into(),
+            own: entry.own.clone(),
             own_json: json_string(&entry.own).into(),
             timeout: backend.timeout_for(&entry.own),
             rules: self.limits.matching(&public, backend.name()),
@@ -217,7 +218,11 @@ impl Merging<'_> {
             return Err(collision(Kind::Prompts, public, &owner.backend));
         }
         self.show(Kind::Prompts, entry, Some(&json_string(&public)));
-        let route = PromptRoute { backend: Arc::clone(backend), own_json: json_string(&entry.own).into() };
+        let route = PromptRoute {
+            backend: Arc::clone(backend),
+            own: entry.own.clone(),
+            own_json: json_string(&entry.own).into(),
+        };
         self.merged.prompts.insert(public, route);
         Ok(())
     }

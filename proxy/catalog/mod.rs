@@ -114,8 +114,10 @@ impl Revisions {
 /// Where a public tool name goes.
 pub(crate) struct Route {
     pub(crate) backend: Arc<Backend>,
-    pub(crate) public: Box<str>,
-    /// The backend's own name for it, as a JSON string.
+    pub(crate) public: Arc<str>,
+    /// The backend's own name for it.
+    pub(crate) own: Box<str>,
+    /// The same as a JSON string.
     pub(crate) own_json: Box<str>,
     pub(crate) timeout: Timeout,
     /// Every limit that covers it.
@@ -138,7 +140,9 @@ impl Route {
 /// Where a public prompt name goes.
 pub(crate) struct PromptRoute {
     pub(crate) backend: Arc<Backend>,
-    /// The backend's own name for it, as a JSON string.
+    /// The backend's own name for it.
+    pub(crate) own: Box<str>,
+    /// The same as a JSON string.
     pub(crate) own_json: Box<str>,
 }
 

@@ -25,9 +25,9 @@ pub(super) fn get<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Re
         if given.get() != &*prompt.own_json {
             target
                 .edits
-                .extend(jsonrpc::span(exchange.body, given.get()).map(|span| (span, prompt.own_json.to_string())));
+                .extend(jsonrpc::span(exchange.body, given.get()).map(|span| (span, (&*prompt.own_json).into())));
         }
-        target.name = serde_json::from_str::<String>(&prompt.own_json).ok().map(Into::into);
+        target.name = Some((&*prompt.own).into());
         route::send(exchange, target).await
     }
     .boxed()
@@ -54,7 +54,7 @@ pub(super) fn complete<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Resu
                 if raw != &*prompt.own_json {
                     target
                         .edits
-                        .extend(jsonrpc::span(exchange.body, raw).map(|span| (span, prompt.own_json.to_string())));
+                        .extend(jsonrpc::span(exchange.body, raw).map(|span| (span, (&*prompt.own_json).into())));
                 }
                 target
             }

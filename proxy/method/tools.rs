@@ -12,7 +12,6 @@ use crate::dispatch::{Client, Exchange};
 use crate::error::Error;
 use crate::jsonrpc;
 use crate::limit::{self, Caller, Exceeded, ExceededKind, Permit};
-use crate::metrics::OTHER;
 use crate::reply::Reply;
 use crate::route::{self, Target};
 
@@ -33,12 +32,12 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             catalog = exchange.snapshot.catalog();
         }
         let Some(route) = catalog.route(&name) else {
-            exchange.record.calls(OTHER, OTHER, exchange.gateway.metrics.other_tool());
+            exchange.record.calls_unknown(exchange.gateway.metrics.other_tool());
             let name = name.chars().take(MAX_QUOTED).collect();
             return Err(Error::UnknownTool { name });
         };
         let counted = route.counted(&exchange.gateway.metrics);
-        exchange.record.calls(route.backend.name().as_str(), &route.public, counted);
+        exchange.record.calls(route.backend.name(), &route.public, counted);
         if let Client::Modern(_) = &exchange.client {
             params::check(&route.header_params, exchange.params.arguments, &exchange.request.headers.params)?;
         }
@@ -49,16 +48,15 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
         let mut target = Target {
             backend: &route.backend,
             edits: Vec::new(),
-            name: serde_json::from_str::<String>(&route.own_json).ok().map(Into::into),
+            name: Some((&*route.own).into()),
             timeout: route.timeout,
             header_params: &route.header_params,
             permit,
             slot,
         };
         if given.get() != &*route.own_json {
-            target
-                .edits
-                .extend(jsonrpc::span(exchange.body, given.get()).map(|span| (span, route.own_json.to_string())));
+            let span = jsonrpc::span(exchange.body, given.get());
+            target.edits.extend(span.map(|span| (span, (&*route.own_json).into())));
         }
         route::send(exchange, target).await
     }

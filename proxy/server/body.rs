@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use super::downstream::Downstream;
 use super::http1::Unread;
+use crate::deadline::within;
 use crate::error::{Error, MaxBytes};
 
 /// How much of a body that was refused is read and thrown away, and for how long, so that the client gets to read why.
@@ -34,7 +35,7 @@ pub(super) async fn read(
     if announced.expects {
         downstream.go_on().await.map_err(|_| Error::ClientClosed)?;
     }
-    timeout(deadline, collect(downstream, max)).await.unwrap_or(Err(Error::BodyTimeout { deadline }))
+    within(deadline, collect(downstream, max)).await.unwrap_or(Err(Error::BodyTimeout { deadline }))
 }
 
 async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Error> {

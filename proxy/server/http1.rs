@@ -10,7 +10,6 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
@@ -26,7 +25,8 @@ use tokio::time::timeout;
 use super::MAX_HEAD;
 use super::accept::Stream;
 use super::downstream::Gone;
-use crate::framing::{Framing, Malformed};
+use crate::deadline::within;
+use crate::framing::{self, Framing, Malformed};
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 128;
@@ -150,25 +150,12 @@ impl Http1 {
         if length > MAX_HEAD {
             return Err(Unread::TooLarge);
         }
-        let start = self.read.as_ptr().addr();
-        let place = |part: &[u8]| -> Range<usize> {
-            let at = part.as_ptr().addr() - start;
-            at..at + part.len()
-        };
         let method = Method::from_bytes(request.method.unwrap_or("").as_bytes()).map_err(|_| Unread::Malformed)?;
-        let target = place(request.path.unwrap_or("").as_bytes());
+        let target = framing::place(&self.read, request.path.unwrap_or("").as_bytes());
         let version = if request.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-        let mut places = Vec::with_capacity(request.headers.len());
-        for header in request.headers.iter() {
-            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Unread::Malformed)?;
-            places.push((name, place(header.value)));
-        }
+        let fields = framing::places(&self.read, request.headers)?;
         let head = self.read.split_to(length).freeze();
-        let mut headers = HeaderMap::with_capacity(places.len());
-        for (name, place) in places {
-            let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Unread::Malformed)?;
-            headers.append(name, value);
-        }
+        let headers = framing::headers(&head, fields)?;
         let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unread::Malformed)?;
         one_host(version, &uri, &headers)?;
         (self.body, self.keeps_alive) = Framing::of_request(version, &headers)?;
@@ -334,13 +321,13 @@ impl Http1 {
                     several => stream.poll_write_vectored(cx, several),
                 }
             });
-            let written = timeout(self.write_timeout, writing).await.map_err(|_| Gone)?.map_err(|_| Gone)?;
+            let written = within(self.write_timeout, writing).await.map_err(|_| Gone)?.map_err(|_| Gone)?;
             if written == 0 {
                 return Err(Gone);
             }
             IoSlice::advance_slices(&mut parts, written);
         }
-        timeout(self.write_timeout, self.stream.flush()).await.map_err(|_| Gone)?.map_err(|_| Gone)
+        within(self.write_timeout, self.stream.flush()).await.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
     /// Closes the connection.

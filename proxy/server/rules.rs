@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
-use toolgate_config::Listener;
+use toolgate_config::{HostPattern, Listener};
 
 use crate::error::Error;
+use crate::framing::is_of_type;
 
 /// The verbs of a listener's path.
 const VERBS: &str = "GET, POST, DELETE, OPTIONS";
@@ -58,7 +59,7 @@ fn host(listener: &Listener, uri: &Uri, headers: &HeaderMap) -> Result<(), Error
     let header = headers.get(HOST).map(|value| value.to_str().map_err(|_| forbidden("(not ASCII)"))).transpose()?;
     // HTTP/2 has `:authority`, and an absolute URI outranks the header (RFC 9112, section 3.2.2).
     let host = uri.authority().map(|authority| authority.as_str()).or(header).unwrap_or("");
-    match listener.allowed_hosts.iter().any(|pattern| pattern.matches(host)) {
+    match HostPattern::one_matches(&listener.allowed_hosts, host) {
         true => Ok(()),
         false => Err(forbidden(host)),
     }
@@ -75,13 +76,21 @@ fn origin(listener: &Listener, headers: &HeaderMap) -> Result<bool, Error> {
 }
 
 fn is_json(headers: &HeaderMap) -> Result<(), Error> {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let essence = value.split(';').next().unwrap_or("").trim();
-    if essence.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(Error::UnsupportedMediaType) }
+    if is_of_type(headers, "application/json") { Ok(()) } else { Err(Error::UnsupportedMediaType) }
+}
+
+/// What a client accepts that follows the specification to the letter. It comes with nearly every request, and is known at a
+/// glance.
+fn accepts_as_usual(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(ACCEPT).iter();
+    values.next().is_some_and(|value| value == "application/json, text/event-stream") && values.next().is_none()
 }
 
 /// Whether the client takes each of the types that its answer may have. One that names none takes all (RFC 9110, 12.5.1).
 fn accepts(headers: &HeaderMap, needed: &[&'static str]) -> Result<(), Error> {
+    if accepts_as_usual(headers) {
+        return Ok(());
+    }
     let mut ranges =
         headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).peekable();
     if ranges.peek().is_none() {
@@ -104,6 +113,9 @@ fn accepts(headers: &HeaderMap, needed: &[&'static str]) -> Result<(), Error> {
 
 /// Whether a client names event streams before JSON: with more weight, or else first. Most name JSON first.
 pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
+    if accepts_as_usual(headers) {
+        return false;
+    }
     let weight = |range: &str| {
         let quality = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q=")?.parse().ok());
         quality.unwrap_or(1.0_f32)

@@ -106,14 +106,14 @@ impl Writer<'_> {
     }
 
     fn count(&self, source: &Source) -> Open {
-        let kind = match source.is_event_stream() {
-            true if source.ends() => "call",
-            true => "client",
-            false => "json",
+        let streams = &self.gateway.metrics.streams;
+        let gauge = match source.is_event_stream() {
+            true if source.ends() => &streams.call,
+            true => &streams.client,
+            false => &streams.json,
         };
-        let gauge = self.gateway.metrics.streams.with_label_values(&[kind]);
         gauge.inc();
-        Open(gauge)
+        Open(gauge.clone())
     }
 
     /// Moves bytes until there are no more to be moved. What is there at the same time is written at once; `last` is what can

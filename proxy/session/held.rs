@@ -41,6 +41,8 @@ pub(crate) struct Session {
     hello: Hello,
     pub(super) expires: u64,
     born: Instant,
+    /// From `born` until it expires.
+    lasts: Duration,
     /// Milliseconds from `born` to the last request.
     used: AtomicU64,
     /// Counts changes of its legs, streams and subscriptions.
@@ -124,6 +126,7 @@ impl Session {
             },
             expires,
             born: Instant::now(),
+            lasts: Duration::from_secs(expires.saturating_sub(super::unix_now())),
             used: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             is_over: AtomicBool::new(false),
@@ -171,8 +174,15 @@ impl Session {
     }
 
     pub(super) fn touch(&self) {
-        let used = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.use_now();
+    }
+
+    /// Notes a request; false when the session has expired meanwhile.
+    pub(super) fn use_now(&self) -> bool {
+        let age = self.born.elapsed();
+        let used = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.used.store(used, Ordering::Relaxed);
+        age < self.lasts
     }
 
     pub(super) fn idle_since(&self, now: Instant) -> Duration {

@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use super::dial::Stream;
-use crate::framing::{Framing, Malformed};
+use crate::framing::{self, Framing, Malformed};
 
 /// The largest head of a response.
 const MAX_HEAD: usize = 64 * 1024;
@@ -121,13 +121,8 @@ impl Connection {
         let httparse::Status::Complete(length) = parsed else { return Ok(None) };
         let version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
         let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Unread::Malformed)?;
-        let mut headers = HeaderMap::with_capacity(response.headers.len());
-        for header in response.headers.iter() {
-            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| Unread::Malformed)?;
-            let value = HeaderValue::from_bytes(header.value).map_err(|_| Unread::Malformed)?;
-            headers.append(name, value);
-        }
-        self.read.advance(length);
+        let fields = framing::places(&self.read, response.headers)?;
+        let headers = framing::headers(&self.read.split_to(length).freeze(), fields)?;
         Ok(Some(Head { version, status, headers }))
     }
 

@@ -9,8 +9,10 @@ mod connection;
 mod dial;
 mod pool;
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -265,10 +267,19 @@ fn template(verb: &Method, path: &str, target: Target<'_>) -> Result<Arc<[u8]>, 
 
 /// Names are written as people write them: there are servers that know no other spelling.
 fn push_header(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    let mut begins = true;
-    for byte in name.as_str().bytes() {
-        head.push(if begins { byte.to_ascii_uppercase() } else { byte });
-        begins = byte == b'-';
+    match name.as_str() {
+        // Those of every call.
+        "content-length" => head.extend_from_slice(b"Content-Length"),
+        "mcp-protocol-version" => head.extend_from_slice(b"Mcp-Protocol-Version"),
+        "mcp-session-id" => head.extend_from_slice(b"Mcp-Session-Id"),
+        "x-request-id" => head.extend_from_slice(b"X-Request-Id"),
+        other => {
+            let mut begins = true;
+            for byte in other.bytes() {
+                head.push(if begins { byte.to_ascii_uppercase() } else { byte });
+                begins = byte == b'-';
+            }
+        }
     }
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
@@ -292,8 +303,14 @@ struct HttpBody {
 impl Body for HttpBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(connection) = &mut self.connection else { return Ok(None) };
-        let until = *self.waiting.get_or_insert_with(Instant::now) + self.idle;
-        let read = timeout_at(until, pin!(connection.body(&mut self.framing))).await;
+        let read = {
+            let mut body = pin!(connection.body(&mut self.framing));
+            // What is there already is not waited for, nor timed.
+            match poll_fn(|cx| Poll::Ready(body.as_mut().poll(cx))).await {
+                Poll::Ready(read) => Ok(read),
+                Poll::Pending => timeout_at(*self.waiting.get_or_insert_with(Instant::now) + self.idle, body).await,
+            }
+        };
         let failed = match read {
             Ok(Ok(Some(bytes))) => {
                 self.waiting = None;

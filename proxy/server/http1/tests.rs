@@ -83,7 +83,7 @@ async fn large_replies_are_written_from_where_they_are() {
     let reply = replied("GET / HTTP/1.1\r\nhost: a\r\n\r\n", StatusCode::OK, None, &[&LARGE, &LARGE]).await;
     let (_, body) = reply.split_once("\r\n\r\n").unwrap();
     let mut read = BytesMut::from(body);
-    let mut framing = Framing::Chunks(crate::framing::Chunks::Size);
+    let mut framing = Framing::Chunks(framing::Chunks::Size);
     let mut whole = Vec::new();
     while let Ok(piece) = framing.take(&mut read)
         && !piece.is_empty()

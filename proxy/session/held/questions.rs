@@ -70,6 +70,9 @@ impl Session {
     }
 
     fn take_back_if(&self, held: &mut Held, goes: impl Fn(&Question) -> bool) -> Vec<Asker> {
+        if held.questions.is_empty() {
+            return Vec::new();
+        }
         let (gone, stay) = std::mem::take(&mut held.questions).into_iter().partition(&goes);
         held.questions = stay;
         let gone: VecDeque<Question> = gone;
