@@ -106,7 +106,7 @@ impl Listen {
             }
         }
         Ok(Self {
-            changes: session.changes.subscribe(),
+            changes: session.changes(),
             gateway: Arc::clone(exchange.gateway),
             acknowledgement: Some(message(
                 "notifications/subscriptions/acknowledged",

@@ -95,7 +95,7 @@ impl News {
         last: Option<&EventId<'_>>,
     ) -> Self {
         let lists = Lists::new(gateway, guard.session.listed());
-        let changes = guard.session.changes.subscribe();
+        let changes = guard.session.changes();
         let mut upstream = Upstream::new();
         if guard.is_chosen() {
             if let Some(early) = guard.session.take_early() {

@@ -5,7 +5,7 @@ mod questions;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -45,8 +45,9 @@ pub(crate) struct Session {
     lasts: Duration,
     /// Milliseconds from `born` to the last request.
     used: AtomicU64,
-    /// Counts changes of its legs, streams and subscriptions.
-    pub(crate) changes: watch::Sender<u64>,
+    /// Counts changes of its legs, streams and subscriptions, as soon as somebody wants to hear of them: it takes more room than
+    /// the rest.
+    changes: OnceLock<watch::Sender<u64>>,
     is_over: AtomicBool,
     over: Notify,
     held: Mutex<Held>,
@@ -128,7 +129,7 @@ impl Session {
             born: Instant::now(),
             lasts: Duration::from_secs(expires.saturating_sub(super::unix_now())),
             used: AtomicU64::new(0),
-            changes: watch::Sender::new(0),
+            changes: OnceLock::new(),
             is_over: AtomicBool::new(false),
             over: Notify::new(),
             held: Mutex::default(),
@@ -247,7 +248,14 @@ impl Session {
 
     /// Tells the session's streams that there may be something new to listen to.
     pub(crate) fn changed(&self) {
-        self.changes.send_modify(|changes| *changes += 1);
+        if let Some(changes) = self.changes.get() {
+            changes.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    /// What tells when there is.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.get_or_init(|| watch::Sender::new(0)).subscribe()
     }
 
     /// Whether the client has a stream open for whatever comes.
