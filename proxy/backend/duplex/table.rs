@@ -363,7 +363,7 @@ impl Table {
             }
         };
         let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
-            let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();
+            let message = format!("Method not found: {}; {}", request.method, self.nobody()).into();
             let error = ErrorObject { code: METHOD_NOT_FOUND, message, data: None };
             return Route::Back(jsonrpc::error_body(Some(id.raw()), &error));
         };
@@ -372,6 +372,22 @@ impl Table {
         }
         self.asked.push_back((id.owned(), session));
         Route::Streams(vec![events], line.clone().into())
+    }
+
+    /// Why there is nobody to be asked.
+    fn nobody(&self) -> &'static str {
+        match self.sharing {
+            Sharing::Modern => "a server of this protocol version asks in its results",
+            Sharing::Session => "its client has neither a call under way nor a stream open",
+            Sharing::Shared if self.waiting.underway().any(|(session, _)| self.askable.contains(session)) => {
+                "calls of several sessions are under way in this process, which does not say whose question it is; \
+                 `instances: session` gives each a process of its own"
+            }
+            Sharing::Shared => {
+                "no session with a call under way in this process, which sessions share, can be asked; \
+                 `instances: session` gives each a process of its own"
+            }
+        }
     }
 
     fn notification(&mut self, line: &Bytes, notification: &Notification<'_>) -> Route {
