@@ -158,6 +158,8 @@ pub(crate) enum Error {
     TooLong { backend: BackendName, what: &'static str, max: MaxBytes },
     #[error("a session may have {max} calls under way; wait until one has ended")]
     TooManyCalls { max: usize },
+    #[error("the gateway has as many calls waiting for input as `bridge.parked` allows ({max}); try again shortly")]
+    TooManyParked { max: u32 },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
     #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
@@ -234,6 +236,7 @@ impl Error {
             Self::Limited { .. }
             | Self::SessionsFull { .. }
             | Self::TooManyCalls { .. }
+            | Self::TooManyParked { .. }
             | Self::TooManyStreams { .. }
             | Self::TooManySubscriptions { .. } => Kind::Limited,
         }
@@ -291,6 +294,7 @@ impl Error {
             | Self::ResourceNotFound { .. }
             | Self::TooLong { .. }
             | Self::TooManyCalls { .. }
+            | Self::TooManyParked { .. }
             | Self::TooManySubscriptions { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -345,7 +349,7 @@ impl Error {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
             Self::Cancelled => (CLIENT_CLOSED, None),
-            Self::CutShort => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
+            Self::CutShort | Self::TooManyParked { .. } => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ParamMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ResourceNotFound { uri, legacy } => {

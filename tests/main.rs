@@ -21,6 +21,7 @@ mod elicitation;
 mod eras;
 mod health;
 mod http;
+mod input;
 mod legacy_sse;
 mod limits;
 mod log_levels;

@@ -17,7 +17,7 @@ use toolgate_config::Timeout;
 use super::answer::{Answer, broken, max_answer};
 use super::crossing::{self, Crossing, Direction};
 use super::envelope;
-use super::parked::{Binding, Question};
+use super::parked::{Binding, Question, Refused};
 use super::shape::{self, Shaped};
 use crate::backend::client::{self, Judged, Opened, Verdict};
 use crate::backend::{Backend, Incoming};
@@ -27,7 +27,6 @@ use crate::era::Severity;
 use crate::error::{Error, Kind, MaxBytes, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
-use crate::metrics::Cap;
 use crate::news::early::{self, Ear};
 use crate::relay::Holds;
 use crate::reply::Reply;
@@ -159,7 +158,7 @@ async fn resume(
                 waiting.question,
                 (settings.parked_ttl, settings.parked),
             )
-            .map_err(|_| lapsed())?;
+            .map_err(|refused| refused.why)?;
         return exchange.result(result.into()).map(|reply| Resumed::AsksAgain(Box::new(reply)));
     };
     let mut call = waiting.call;
@@ -284,6 +283,12 @@ fn without_input(body: &Bytes) -> Option<Bytes> {
     })
 }
 
+/// What a client is to do before the call is sent again, where its backend has refused it for that.
+fn urls_wanted(response: &Response<'_>) -> Option<Question> {
+    let is_refusal = response.error && client::error_code(response.value) == Some(URL_ELICITATION_REQUIRED);
+    is_refusal.then(|| Question::urls(response.value.get())).flatten()
+}
+
 impl Call {
     /// Notes what the request says that waits for the answer now: a retry has a progress token of its own.
     fn serves(&mut self, exchange: &Exchange<'_>, modern: &Modern) {
@@ -294,11 +299,8 @@ impl Call {
         self.log_level = level.and_then(Severity::read);
     }
 
-    /// What the client is to do before the call is sent again, where its backend has refused it for that.
-    fn urls_wanted(&self, response: &Response<'_>) -> Option<Question> {
-        let is_refusal = response.error && client::error_code(response.value) == Some(URL_ELICITATION_REQUIRED);
-        let can = is_refusal && self.capabilities.can("elicitation/create", Some("url"));
-        can.then(|| Question::urls(response.value.get())).flatten()
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Waits for what happens next; `client` is the client's id for it. Dropping the future loses nothing.
@@ -312,10 +314,13 @@ impl Call {
                     if response.id == Some(self.sent.id.borrow()) || response.id.is_none() =>
                 {
                     self.sent.is_answered = true;
-                    if let Some(question) = self.urls_wanted(&response) {
-                        return Ok(Step::Asks(question));
-                    }
-                    return Ok(Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)));
+                    return Ok(match urls_wanted(&response) {
+                        Some(question) if self.capabilities.can("elicitation/create", Some("url")) => {
+                            Step::Asks(question)
+                        }
+                        Some(_) => Step::Done(shape::lacks_urls(client, &response)),
+                        None => Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)),
+                    });
                 }
                 Ok(Message::Notification(notification)) => {
                     if let Some(event) = self.notification(&notification, &data) {
@@ -455,12 +460,11 @@ impl ToLegacy {
                             return Ok(crossing::Step::Last(Shaped { body, kind: Kind::Ok, status: StatusCode::OK }));
                         }
                         Err(refused) => {
-                            let (call, body) = *refused;
-                            if body.is_none() {
-                                return Err(broken(&call.backend, "it wants its client to visit a URL first"));
+                            let Refused { call, why, told } = *refused;
+                            if told.is_none() {
+                                return Err(why);
                             }
-                            call.backend.cap_reached(Cap::Parked);
-                            call.refuse(body);
+                            call.refuse(told);
                             self.call = Some(call);
                         }
                     }
