@@ -39,3 +39,4 @@ mod stdio_reports;
 mod streams;
 mod taken_back;
 mod tls;
+mod updates;

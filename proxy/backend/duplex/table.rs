@@ -16,6 +16,7 @@ use super::rewrite::{edit, one_line, replace, subscription_of};
 use super::subscribers::Subscribers;
 use super::waiting::{Call, Inbox, Listener, Purpose, Waiting};
 use crate::backend::client;
+use crate::catalog;
 use crate::era::Severity;
 use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
@@ -425,7 +426,7 @@ impl Table {
                 let taker = self.waiting.oldest_call_of_the_only_session();
                 taker.filter(|(session, _)| self.levels.hears(session, level)).into_iter().collect()
             }
-            Sharing::Shared if notification.method == "notifications/resources/updated" => {
+            Sharing::Shared if notification.method == catalog::RESOURCE_UPDATED => {
                 let subscribed = notification.params.uri().map(|uri| self.subscribers.of(&uri)).unwrap_or_default();
                 self.waiting.listening().filter(|(session, _)| subscribed.contains(session)).collect()
             }

@@ -640,6 +640,7 @@ async fn news_of_a_resource_reach_who_is_subscribed_to_it() {
     ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
     ask_about(&world, &mut end, &bob, "resources/subscribe", "a:2").await;
 
+    end.says(&updated("a:3")).await;
     end.says(&updated("a:2")).await;
     end.says(&updated("a:1")).await;
 
