@@ -98,6 +98,11 @@ pub(crate) enum Error {
     BackendFull { backend: BackendName, of: Full, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
+    #[error(
+        "a reload removed backend `{backend}` while the call waited for input: the call has ended and did not run; list again \
+         what there is, and call anew"
+    )]
+    BackendRemoved { backend: BackendName },
     #[error("backend `{backend}` refused the request (HTTP {status})")]
     BackendStatus { backend: BackendName, status: u16 },
     #[error("backend `{backend}` took longer than {}s over {}", after.as_secs_f64(), phase.as_str())]
@@ -203,6 +208,7 @@ impl Error {
             Self::BackendBusy { .. }
             | Self::BackendConnect { .. }
             | Self::BackendFull { .. }
+            | Self::BackendRemoved { .. }
             | Self::BackendUnavailable { .. } => Kind::Unavailable,
             Self::BackendClosed { .. }
             | Self::BackendCredentials { .. }
@@ -283,6 +289,7 @@ impl Error {
             | Self::BackendEra { .. }
             | Self::BackendFull { .. }
             | Self::BackendProtocol { .. }
+            | Self::BackendRemoved { .. }
             | Self::BackendStatus { .. }
             | Self::BackendTimeout { .. }
             | Self::BackendUnavailable { .. }
@@ -332,7 +339,9 @@ impl Error {
             Self::BackendBusy { backend, .. } | Self::BackendFull { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
-            Self::BackendConnect { backend } | Self::BackendUnavailable { backend, .. } => {
+            Self::BackendConnect { backend }
+            | Self::BackendRemoved { backend }
+            | Self::BackendUnavailable { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendClosed { backend }

@@ -4,9 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::support::backend::modern::complete;
-use crate::support::{CallStream, FakeBackend, FakeModern, ModernClient, Setup, within};
+use crate::support::backend::spoken;
+use crate::support::{CallStream, FakeBackend, FakeModern, ModernClient, Setup, TestProxy, within};
 
 const URL: &str = "https://sign.example/in";
+/// That the backend of the name is known to be modern.
+const MODERN: &str = "toolgate_backend_info{backend=\"a\",era=\"modern\",version=\"2026-07-28\"}";
 
 fn params() -> Value {
     json!({ "name": "a__ask", "arguments": { "x": 1 } })
@@ -30,6 +33,24 @@ async fn parked(client: &ModernClient, backend: &FakeBackend) -> (Value, CallStr
     let asked = within(running).await.unwrap().result();
     assert_eq!(asked["resultType"], "input_required", "{asked}");
     (asked, stream)
+}
+
+/// Begins a call that the backend wants a URL visited for: what its client gets.
+async fn put_off(client: &ModernClient, backend: &FakeBackend) -> Value {
+    let running = client.start("tools/call", params());
+    backend.next_call().await.error(&url_first());
+    let asked = within(running).await.unwrap().result();
+    assert_eq!(asked["resultType"], "input_required", "{asked}");
+    asked
+}
+
+/// The same request with an answer to what was asked.
+fn retry(asked: &Value) -> Value {
+    let mut params = params();
+    let key = asked["inputRequests"].as_object().unwrap().keys().next().unwrap();
+    params["inputResponses"] = json!({ key: { "action": "accept" } });
+    params["requestState"] = asked["requestState"].clone();
+    params
 }
 
 /// Cap: calls that wait for input.
@@ -100,4 +121,142 @@ async fn an_answer_of_a_legacy_client_that_is_no_object_ends_the_call() {
         assert_eq!(opened.message().await, None);
     }
     assert_eq!(backend.calls().len(), 4);
+}
+
+/// A legacy backend with a held tool, one that no test calls, and the gateway before both.
+async fn two() -> (FakeBackend, FakeBackend, TestProxy) {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let other = FakeBackend::with_tool("b", "x").await;
+    let proxy = Setup::fronting(&[&backend, &other]).start().await;
+    proxy.until_tools(&backend, 1).await;
+    (backend, other, proxy)
+}
+
+/// Answers what was asked in a call, which then ends well.
+async fn taken_up(proxy: &TestProxy, asked: &Value, backend: &FakeBackend, stream: CallStream) {
+    let again = proxy.askable().start("tools/call", retry(asked));
+    let expected = json!({ "jsonrpc": "2.0", "id": 5, "result": { "action": "accept" } });
+    backend.until(|backend| backend.responses().contains(&expected)).await;
+    stream.finish().await;
+    let answer = within(again).await.unwrap().result();
+    assert_eq!((&answer["resultType"], &answer["content"]), (&json!("complete"), &spoken("ask")["content"]));
+    assert_eq!(backend.all("tools/call").len(), 1);
+    assert_eq!(backend.all("notifications/cancelled").len(), 0);
+    assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_parked_call_is_taken_up_when_its_backend_is_removed() {
+    let (backend, other, proxy) = two().await;
+    let (asked, stream) = parked(&proxy.askable(), &backend).await;
+
+    proxy.apply(&Setup::fronting(&[&other])).await;
+
+    assert_eq!(proxy.askable().call("a__ask").await.message(), "Unknown tool: a__ask");
+    assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(1.0));
+    taken_up(&proxy, &asked, &backend, stream).await;
+    proxy.until_metric("toolgate_tool_calls_total{backend=\"_OTHER\",outcome=\"ok\",tool=\"_OTHER\"}", 1.0).await;
+    let again = proxy.askable().ask("tools/call", retry(&asked)).await;
+    assert_eq!((again.code(), again.message().contains("`requestState`")), (-32602, true), "it is good once");
+}
+
+#[tokio::test]
+async fn a_parked_call_goes_on_where_it_was_when_another_backend_takes_the_name() {
+    let now_modern = FakeModern::with_held_tool("a", "ask").await;
+    for modern in [false, true] {
+        let (backend, _other, proxy) = two().await;
+        let (asked, stream) = parked(&proxy.askable(), &backend).await;
+        let setup = Setup::new().section("limits", "[{ name: none, tools: [\"*\"], rate: 1/h }]");
+        let setup = match modern {
+            false => setup.backend(&backend, "max_inflight: 1"),
+            true => setup.backend(&now_modern, ""),
+        };
+
+        proxy.apply(&setup).await;
+        if modern {
+            proxy.until_metric(MODERN, 1.0).await;
+        }
+
+        taken_up(&proxy, &asked, &backend, stream).await;
+        assert_eq!(now_modern.calls().len(), 0);
+        // It was let through before there was a limit.
+        proxy.until_metric("toolgate_upstream_inflight{backend=\"a\"}", 0.0).await;
+        let next = proxy.modern().start_call("a__ask");
+        match modern {
+            false => backend.next_call().await.finish(),
+            true => now_modern.next_call().await.finish(),
+        }
+        assert_eq!(within(next).await.unwrap().result()["isError"], Value::Null);
+        assert_eq!(proxy.modern().call("a__ask").await.result()["_meta"]["toolgate/limit"], "none");
+    }
+}
+
+#[tokio::test]
+async fn parked_prompts_and_resources_are_taken_up_when_their_backend_is_removed() {
+    let (prompt, resource) = (json!({ "name": "p" }).to_string(), json!({ "uri": "a:1", "name": "r" }).to_string());
+    for (method, named, key) in [("prompts/get", "a__p", "name"), ("resources/read", "a:1", "uri")] {
+        let backend = FakeBackend::named("a").tool("x").prompt(&prompt).resource(&resource).holding(method);
+        let backend = backend.declares(json!({ "tools": {}, "prompts": {}, "resources": {} })).start().await;
+        let (other, third) = (FakeBackend::with_tool("b", "x").await, FakeBackend::with_tool("c", "x").await);
+        let proxy = Setup::fronting(&[&backend, &other, &third]).start().await;
+        proxy.until_tools(&backend, 1).await;
+        let client = proxy.askable();
+        let mut params = json!({ key: named });
+        let running = client.start(method, params.clone());
+        let stream = backend.next_call().await.stream();
+        stream.event(&elicitation()).await;
+        let asked = within(running).await.unwrap().result();
+
+        proxy.apply(&Setup::fronting(&[&other, &third])).await;
+        for key in ["inputResponses", "requestState"] {
+            params[key] = retry(&asked)[key].clone();
+        }
+        let again = client.start(method, params);
+        backend.until(|backend| !backend.responses().is_empty()).await;
+        stream.finish().await;
+
+        assert_eq!(within(again).await.unwrap().result()["resultType"], "complete", "{method}");
+        assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(0.0));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_put_off_says_so_when_there_is_nobody_any_more_to_send_it_to() {
+    let (backend, other, proxy) = two().await;
+    let asked = put_off(&proxy.askable(), &backend).await;
+
+    proxy.apply(&Setup::fronting(&[&other])).await;
+    let refused = proxy.askable().ask("tools/call", retry(&asked)).await;
+
+    let message = "a reload removed backend `a` while the call waited for input: the call has ended and did not run; \
+                   list again what there is, and call anew";
+    assert_eq!(refused.error(), json!({ "code": 503, "message": message, "data": { "backend": "a" } }));
+    assert_eq!(backend.all("tools/call").len(), 1);
+    assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_call_that_was_put_off_is_sent_to_who_has_taken_its_backends_name() {
+    let now_modern = FakeModern::with_held_tool("a", "ask").await;
+    for modern in [false, true] {
+        let (backend, _other, proxy) = two().await;
+        let asked = put_off(&proxy.askable(), &backend).await;
+        match modern {
+            false => proxy.apply(&Setup::new().backend(&backend, "max_inflight: 1")).await,
+            true => {
+                proxy.apply(&Setup::new().backend(&now_modern, "")).await;
+                proxy.until_metric(MODERN, 1.0).await;
+            }
+        }
+
+        let again = proxy.askable().start("tools/call", retry(&asked));
+        let call = if modern { now_modern.next_call().await } else { backend.next_call().await };
+        let mut told = call.seen.json()["params"].clone();
+        told.as_object_mut().unwrap().remove("_meta");
+        call.finish();
+
+        assert_eq!(told, json!({ "name": "ask", "arguments": { "x": 1 } }));
+        assert_eq!(within(again).await.unwrap().result()["resultType"], "complete");
+        proxy.until_metric("toolgate_upstream_inflight{backend=\"a\"}", 0.0).await;
+    }
 }

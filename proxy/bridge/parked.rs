@@ -194,10 +194,21 @@ impl Parked {
         Ok(result)
     }
 
+    /// What a `requestState` says, if it is one of this process.
+    fn read(&self, sessions: &Sessions, state: &str) -> Option<State> {
+        let state: State = serde_json::from_slice(&sessions.open(PURPOSE, state)?).ok()?;
+        (state.n == self.instance).then_some(state)
+    }
+
+    /// Whether a `requestState` was given out here, for a call that waits still or does no more.
+    pub(crate) fn knows(&self, sessions: &Sessions, state: &str) -> bool {
+        self.read(sessions, state).is_some()
+    }
+
     /// The call that a `requestState` names, if it waits here for this request.
     pub(crate) fn take(&self, sessions: &Sessions, state: &str, binding: &Binding) -> Option<Waiting> {
-        let state: State = serde_json::from_slice(&sessions.open(PURPOSE, state)?).ok()?;
-        if state.n != self.instance || *state.p != *binding.principal || state.d != binding.digest {
+        let state = self.read(sessions, state)?;
+        if *state.p != *binding.principal || state.d != binding.digest {
             return None;
         }
         let (_, waiting) = self.calls.remove(&state.k)?;

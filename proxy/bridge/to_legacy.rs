@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use toolgate_config::Timeout;
 
@@ -94,23 +93,40 @@ enum Step {
     Done(Shaped),
 }
 
-/// Sends a request on, or takes up the call that waited for what it brings.
+/// Sends a request on.
 pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
     let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
+    if exchange.params.request_state.is_some() && !route::was_parked(exchange) {
+        return Err(lapsed());
+    }
     let binding = Binding::new(exchange.method, exchange.params, ANYONE);
-    let call = match exchange.params.request_state {
-        Some(state) => match resume(exchange, modern, &binding, state).await? {
-            Resumed::Runs(call) => call,
-            Resumed::AsksAgain(reply) => return Ok(*reply),
-            Resumed::StartsAgain(refused) => {
-                // It goes on with what the refused one was let through with.
-                let Holds { _permit: permit, _slot: slot, .. } = refused.holds;
-                let target = Target { permit, slot: slot.or(target.slot), ..target };
-                Box::new(start(exchange, modern, target).await?)
-            }
-        },
-        None => Box::new(start(exchange, modern, target).await?),
-    };
+    let call = Box::new(start(exchange, modern, target).await?);
+    reply(exchange, binding, call).await
+}
+
+/// Takes up the call that waited for what a request brings, wherever it runs: the backend that has its name by now may be another
+/// one. `target` is where a call goes that has to be sent again, if there is anybody to send it to.
+pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<Target<'_>>) -> Result<Reply, Error> {
+    let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
+    let binding = Binding::new(exchange.method, exchange.params, ANYONE);
+    match resume(exchange, modern, &binding).await? {
+        Resumed::Runs(call) => reply(exchange, binding, call).await,
+        Resumed::AsksAgain(reply) => Ok(*reply),
+        Resumed::StartsAgain(refused) => {
+            let Call { backend, holds: Holds { _permit: permit, _slot: slot, .. }, .. } = *refused;
+            let Some(target) = target else { return Err(Error::BackendRemoved { backend: backend.name().clone() }) };
+            // It goes on with what the refused one was let through with. Of its places another backend has none.
+            let slot = match slot.filter(|_| backend.uid == target.backend.uid) {
+                Some(slot) => slot,
+                None => target.backend.admit(Instant::now().into_std())?,
+            };
+            route::by_era(exchange, Target { permit, slot: Some(slot), ..target }).await
+        }
+    }
+}
+
+/// The reply to the request that waits for a call by now.
+async fn reply(exchange: &mut Exchange<'_>, binding: Binding, call: Box<Call>) -> Result<Reply, Error> {
     let id = exchange.id()?.owned();
     let direction = Direction::ToLegacy(ToLegacy {
         gateway: Arc::clone(exchange.gateway),
@@ -133,16 +149,13 @@ enum Resumed {
     StartsAgain(Box<Call>),
 }
 
-async fn resume(
-    exchange: &Exchange<'_>,
-    modern: &Modern,
-    binding: &Binding,
-    state: &RawValue,
-) -> Result<Resumed, Error> {
-    let lapsed = || Error::InvalidParams {
-        what: "`requestState` is not of a call that waits for input here, or no longer; call again without it".into(),
-    };
-    let state = jsonrpc::text(state).ok_or_else(lapsed)?;
+fn lapsed() -> Error {
+    let what = "`requestState` is not of a call that waits for input here, or no longer; call again without it";
+    Error::InvalidParams { what: what.into() }
+}
+
+async fn resume(exchange: &Exchange<'_>, modern: &Modern, binding: &Binding) -> Result<Resumed, Error> {
+    let state = exchange.params.request_state.and_then(jsonrpc::text).ok_or_else(lapsed)?;
     let parked = &exchange.gateway.parked;
     let waiting = parked.take(&exchange.gateway.sessions, &state, binding).ok_or_else(lapsed)?;
     let Some(asked) = waiting.question.id() else { return Ok(Resumed::StartsAgain(waiting.call)) };
@@ -274,7 +287,7 @@ fn body(exchange: &Exchange<'_>, target: &Target<'_>, own_id: &OwnedId) -> Resul
 }
 
 /// A request without what a client gave to have it taken up.
-fn without_input(body: &Bytes) -> Option<Bytes> {
+pub(crate) fn without_input(body: &Bytes) -> Option<Bytes> {
     let params = jsonrpc::layout(body)?.params?;
     let cut = jsonrpc::cut(body, &params, |key| matches!(key, "inputResponses" | "requestState"))?;
     (!cut.removed.is_empty()).then(|| {
