@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::backend::modern::complete;
 use crate::support::backend::spoken;
-use crate::support::{CallStream, FakeBackend, FakeModern, ModernClient, Setup, TestProxy, within};
+use crate::support::stdio::running;
+use crate::support::{CallStream, FakeBackend, FakeModern, ModernClient, Setup, TestProxy, eventually, within};
 
 const URL: &str = "https://sign.example/in";
 /// That the backend of the name is known to be modern.
@@ -258,5 +259,27 @@ async fn a_call_that_was_put_off_is_sent_to_who_has_taken_its_backends_name() {
         assert_eq!(told, json!({ "name": "ask", "arguments": { "x": 1 } }));
         assert_eq!(within(again).await.unwrap().result()["resultType"], "complete");
         proxy.until_metric("toolgate_upstream_inflight{backend=\"a\"}", 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_parked_call_is_taken_up_at_its_process_when_that_is_of_a_backend_that_was_removed() {
+    for instances in ["instances: session", "instances: shared"] {
+        let other = FakeBackend::with_tool("b", "x").await;
+        let proxy = running(&[], instances).start().await;
+        eventually(async || proxy.modern().ask("tools/list", json!({})).await.result()["tools"] != json!([])).await;
+        let client = proxy.askable();
+        let mut params = json!({ "name": "a__ask", "arguments": { "method": "elicitation/create" } });
+        let asked = client.ask("tools/call", params.clone()).await.result();
+        assert_eq!(asked["resultType"], "input_required", "{asked}");
+
+        proxy.apply(&Setup::fronting(&[&other])).await;
+        for key in ["inputResponses", "requestState"] {
+            params[key] = retry(&asked)[key].clone();
+        }
+        let answer = client.ask("tools/call", params).await;
+
+        assert_eq!(answer.result()["resultType"], "complete", "{instances}");
+        assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(0.0));
     }
 }
