@@ -98,6 +98,11 @@ pub(crate) enum Error {
     BackendFull { backend: BackendName, of: Full, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
+    #[error(
+        "a reload removed backend `{backend}` while the call waited for input: the call has ended and did not run; list again \
+         what there is, and call anew"
+    )]
+    BackendRemoved { backend: BackendName },
     #[error("backend `{backend}` refused the request (HTTP {status})")]
     BackendStatus { backend: BackendName, status: u16 },
     #[error("backend `{backend}` took longer than {}s over {}", after.as_secs_f64(), phase.as_str())]
@@ -158,6 +163,8 @@ pub(crate) enum Error {
     TooLong { backend: BackendName, what: &'static str, max: MaxBytes },
     #[error("a session may have {max} calls under way; wait until one has ended")]
     TooManyCalls { max: usize },
+    #[error("the gateway has as many calls waiting for input as `bridge.parked` allows ({max}); try again shortly")]
+    TooManyParked { max: u32 },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
     #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
@@ -201,6 +208,7 @@ impl Error {
             Self::BackendBusy { .. }
             | Self::BackendConnect { .. }
             | Self::BackendFull { .. }
+            | Self::BackendRemoved { .. }
             | Self::BackendUnavailable { .. } => Kind::Unavailable,
             Self::BackendClosed { .. }
             | Self::BackendCredentials { .. }
@@ -234,6 +242,7 @@ impl Error {
             Self::Limited { .. }
             | Self::SessionsFull { .. }
             | Self::TooManyCalls { .. }
+            | Self::TooManyParked { .. }
             | Self::TooManyStreams { .. }
             | Self::TooManySubscriptions { .. } => Kind::Limited,
         }
@@ -280,6 +289,7 @@ impl Error {
             | Self::BackendEra { .. }
             | Self::BackendFull { .. }
             | Self::BackendProtocol { .. }
+            | Self::BackendRemoved { .. }
             | Self::BackendStatus { .. }
             | Self::BackendTimeout { .. }
             | Self::BackendUnavailable { .. }
@@ -291,6 +301,7 @@ impl Error {
             | Self::ResourceNotFound { .. }
             | Self::TooLong { .. }
             | Self::TooManyCalls { .. }
+            | Self::TooManyParked { .. }
             | Self::TooManySubscriptions { .. }
             | Self::UnknownTool { .. } => StatusCode::OK,
             Self::BodyTimeout { .. } | Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -328,7 +339,9 @@ impl Error {
             Self::BackendBusy { backend, .. } | Self::BackendFull { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
-            Self::BackendConnect { backend } | Self::BackendUnavailable { backend, .. } => {
+            Self::BackendConnect { backend }
+            | Self::BackendRemoved { backend }
+            | Self::BackendUnavailable { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
             }
             Self::BackendClosed { backend }
@@ -345,7 +358,7 @@ impl Error {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
             Self::Cancelled => (CLIENT_CLOSED, None),
-            Self::CutShort => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
+            Self::CutShort | Self::TooManyParked { .. } => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ParamMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ResourceNotFound { uri, legacy } => {

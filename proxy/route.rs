@@ -76,9 +76,15 @@ impl<'t> Target<'t> {
 
 /// Whether a request brings what a call was parked for: that one has its place and its permit still.
 pub(crate) fn takes_up(exchange: &Exchange<'_>, backend: &Backend) -> bool {
-    exchange.params.request_state.is_some()
-        && exchange.era() == Era::Modern
-        && backend.era_for(Era::Modern) == Some(Era::Legacy)
+    let is_retry = exchange.params.request_state.is_some() && exchange.era() == Era::Modern;
+    is_retry && (backend.era_for(Era::Modern) == Some(Era::Legacy) || was_parked(exchange))
+}
+
+/// Whether a request names a call that was parked here. A reload may have taken the backend away since, or put another one in its
+/// place.
+pub(crate) fn was_parked(exchange: &Exchange<'_>) -> bool {
+    let state = exchange.params.request_state.filter(|_| exchange.era() == Era::Modern).and_then(jsonrpc::text);
+    state.is_some_and(|state| exchange.gateway.parked.knows(&exchange.gateway.sessions, &state))
 }
 
 /// A place among the backend's requests under way, for a request that needs one.
@@ -90,9 +96,17 @@ pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Op
 }
 
 /// Sends a request and returns the reply that relays its answer.
-pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn send(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
     let overhead = exchange.record.started.elapsed();
     exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
+    if was_parked(exchange) {
+        return Box::pin(to_legacy::take_up(exchange, Some(target))).await;
+    }
+    by_era(exchange, target).await
+}
+
+/// The same for a request that takes nothing up.
+pub(crate) async fn by_era(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
     let era = era_of(exchange, target.backend).await?;
     // What is rarer is boxed: a future is as large as the largest way through it, and moved as a whole.
     match (exchange.era(), era) {
@@ -225,7 +239,11 @@ async fn modern(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<R
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(exchange.request.headers.params.iter().cloned());
     headers.push(exchange.request.request_id.header());
-    let body = spliced(exchange.body, &mut target.edits);
+    let mut body = spliced(exchange.body, &mut target.edits);
+    if was_parked(exchange) {
+        // What was given for a call of a backend that was here before means nothing to this one.
+        body = to_legacy::without_input(&body).unwrap_or(body);
+    }
     let request =
         Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false, replica: None };
     let incoming = backend.send(request).await?;

@@ -654,7 +654,7 @@ async fn errors_of_a_legacy_backend_come_in_modern_words() {
     let url = json!({ "elicitations": [{ "mode": "url", "elicitationId": "e", "url": "https://x.example/" }] });
     for (code, data, status, expected) in [
         (-32002, Value::Null, 200, -32602),
-        (-32042, url, 200, 502),
+        (-32042, url, 400, -32021),
         (-32000, json!(7), 200, -32000),
         (-32001, Value::Null, 200, -32001),
         (-32019, Value::Null, 200, -32019),

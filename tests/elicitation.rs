@@ -54,12 +54,15 @@ async fn a_modern_client_that_visits_no_urls_is_told_in_words_of_its_era() {
     let proxy = TestProxy::fronting(&[&backend]).await;
     proxy.until_tools(&backend, 1).await;
 
-    let running = proxy.modern().start("tools/call", params());
-    backend.next_call().await.error(&refusal());
-    let answer = within(running).await.unwrap();
+    for elicitation in [json!({}), json!({ "elicitation": {} }), json!({ "elicitation": { "form": {} } })] {
+        let running = proxy.modern().declaring(elicitation).start("tools/call", params());
+        backend.next_call().await.error(&refusal());
+        let answer = within(running).await.unwrap();
 
-    assert_eq!((answer.status, answer.code()), (200, 502));
-    assert_eq!(answer.error()["message"], "sign in first");
+        let needed = json!({ "requiredCapabilities": { "elicitation": { "url": {} } } });
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.error(), json!({ "code": -32021, "message": "sign in first", "data": needed }));
+    }
 }
 
 #[tokio::test]

@@ -18,8 +18,9 @@ use tokio::time::sleep;
 
 use super::shape::SERVER_INFO;
 use super::to_legacy::Call;
-use crate::jsonrpc::{self, ErrorObject, OwnedId, Params, Request, json_string};
-use crate::metrics::ParkedMetrics;
+use crate::error::Error;
+use crate::jsonrpc::{self, OwnedId, Params, Request, json_string};
+use crate::metrics::{Cap, ParkedMetrics};
 use crate::session::Sessions;
 
 /// What a token is for; keeps it apart from anything else sealed with the same keys.
@@ -73,8 +74,13 @@ pub(crate) struct Question {
     requests: Box<str>,
 }
 
-/// A call that could not be parked, and what its backend is told.
-pub(crate) type Refused = Box<(Box<Call>, Option<Bytes>)>;
+/// A call that could not be parked.
+pub(crate) struct Refused {
+    pub(crate) call: Box<Call>,
+    pub(crate) why: Error,
+    /// What its backend is told, where it waits for an answer.
+    pub(crate) told: Option<Bytes>,
+}
 
 impl Question {
     /// The key of the one question that is asked at a time.
@@ -103,8 +109,10 @@ impl Question {
                 (format!("{}-{index}", Self::KEY), jsonrpc::object([method, ("params", params.get())]))
             })
             .collect();
-        let requests = requests.iter().map(|(key, request)| (&**key, &**request));
-        (!wanted.is_empty()).then(|| Self { id: None, requests: jsonrpc::object(requests).into() })
+        (!requests.is_empty()).then(|| {
+            let requests = requests.iter().map(|(key, request)| (&**key, &**request));
+            Self { id: None, requests: jsonrpc::object(requests).into() }
+        })
     }
 
     pub(crate) fn id(&self) -> Option<&OwnedId> {
@@ -156,16 +164,13 @@ impl Parked {
         call: Box<Call>,
         question: Question,
         (ttl, max): (Duration, u32),
-    ) -> Result<String, Refused> {
+    ) -> Result<String, Box<Refused>> {
         if self.calls.len() >= max as usize {
             self.metrics.refused.inc();
-            let error = ErrorObject {
-                code: 503,
-                message: "the gateway has too many calls waiting for input (`bridge.parked`)".into(),
-                data: None,
-            };
-            let told = question.id.as_ref().map(|id| jsonrpc::error_body(Some(id.raw()), &error));
-            return Err(Box::new((call, told)));
+            call.backend().cap_reached(Cap::Parked);
+            let why = Error::TooManyParked { max };
+            let told = question.id.as_ref().map(|id| jsonrpc::error_body(Some(id.raw()), &why.object()));
+            return Err(Box::new(Refused { call, why, told }));
         }
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         let state = State { n: self.instance, k: key, p: binding.principal.to_string(), d: binding.digest.clone() };
@@ -189,10 +194,21 @@ impl Parked {
         Ok(result)
     }
 
+    /// What a `requestState` says, if it is one of this process.
+    fn read(&self, sessions: &Sessions, state: &str) -> Option<State> {
+        let state: State = serde_json::from_slice(&sessions.open(PURPOSE, state)?).ok()?;
+        (state.n == self.instance).then_some(state)
+    }
+
+    /// Whether a `requestState` was given out here, for a call that waits still or does no more.
+    pub(crate) fn knows(&self, sessions: &Sessions, state: &str) -> bool {
+        self.read(sessions, state).is_some()
+    }
+
     /// The call that a `requestState` names, if it waits here for this request.
     pub(crate) fn take(&self, sessions: &Sessions, state: &str, binding: &Binding) -> Option<Waiting> {
-        let state: State = serde_json::from_slice(&sessions.open(PURPOSE, state)?).ok()?;
-        if state.n != self.instance || *state.p != *binding.principal || state.d != binding.digest {
+        let state = self.read(sessions, state)?;
+        if *state.p != *binding.principal || state.d != binding.digest {
             return None;
         }
         let (_, waiting) = self.calls.remove(&state.k)?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::backend::client::{self, Judged, Opened};
 use crate::backend::sse;
+use crate::catalog;
 use crate::error::{CLIENT_CLOSED, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
 use crate::metrics::Cap;
@@ -65,6 +66,10 @@ impl Asked {
                     self.session.answered(&id);
                     Some(renamed(raw, data, own.raw(), &id))
                 }))
+            }
+            Message::Notification(notification) if notification.method == catalog::RESOURCE_UPDATED => {
+                let wanted = |uri: &str| self.session.wants(&self.leg.backend, uri);
+                Ok(notification.params.uri().filter(|uri| wanted(uri)).map(|_| raw.clone()))
             }
             Message::Notification(_) | Message::Response(_) => Ok(Some(raw.clone())),
         }

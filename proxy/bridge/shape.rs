@@ -54,6 +54,14 @@ pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response:
     Shaped { body: error_body(id, value, code, data.as_deref()), kind: Kind::RpcError, status }
 }
 
+/// A legacy backend's refusal for a modern client that cannot do what the backend wants first, visit a URL (2026-07-28,
+/// Error codes).
+pub(crate) fn lacks_urls(id: &OwnedId, response: &Response<'_>) -> Shaped {
+    const NEEDED: &str = r#"{"requiredCapabilities":{"elicitation":{"url":{}}}}"#;
+    let body = error_body(id, response.value.get(), MISSING_CAPABILITY, Some(NEEDED));
+    Shaped { body, kind: Kind::RpcError, status: StatusCode::BAD_REQUEST }
+}
+
 /// The code of a backend's error whose own code would mean something else to the client: HTTP's "bad gateway".
 const OF_BACKEND: i64 = 502;
 

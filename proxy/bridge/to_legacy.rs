@@ -10,14 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use toolgate_config::Timeout;
 
 use super::answer::{Answer, broken, max_answer};
 use super::crossing::{self, Crossing, Direction};
 use super::envelope;
-use super::parked::{Binding, Question};
+use super::parked::{Binding, Question, Refused};
 use super::shape::{self, Shaped};
 use crate::backend::client::{self, Judged, Opened, Verdict};
 use crate::backend::{Backend, Incoming};
@@ -27,7 +26,6 @@ use crate::era::Severity;
 use crate::error::{Error, Kind, MaxBytes, Phase, URL_ELICITATION_REQUIRED};
 use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, Notification, OwnedId, Response};
-use crate::metrics::Cap;
 use crate::news::early::{self, Ear};
 use crate::relay::Holds;
 use crate::reply::Reply;
@@ -95,23 +93,40 @@ enum Step {
     Done(Shaped),
 }
 
-/// Sends a request on, or takes up the call that waited for what it brings.
+/// Sends a request on.
 pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
     let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
+    if exchange.params.request_state.is_some() && !route::was_parked(exchange) {
+        return Err(lapsed());
+    }
     let binding = Binding::new(exchange.method, exchange.params, ANYONE);
-    let call = match exchange.params.request_state {
-        Some(state) => match resume(exchange, modern, &binding, state).await? {
-            Resumed::Runs(call) => call,
-            Resumed::AsksAgain(reply) => return Ok(*reply),
-            Resumed::StartsAgain(refused) => {
-                // It goes on with what the refused one was let through with.
-                let Holds { _permit: permit, _slot: slot, .. } = refused.holds;
-                let target = Target { permit, slot: slot.or(target.slot), ..target };
-                Box::new(start(exchange, modern, target).await?)
-            }
-        },
-        None => Box::new(start(exchange, modern, target).await?),
-    };
+    let call = Box::new(start(exchange, modern, target).await?);
+    reply(exchange, binding, call).await
+}
+
+/// Takes up the call that waited for what a request brings, wherever it runs: the backend that has its name by now may be another
+/// one. `target` is where a call goes that has to be sent again, if there is anybody to send it to.
+pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<Target<'_>>) -> Result<Reply, Error> {
+    let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
+    let binding = Binding::new(exchange.method, exchange.params, ANYONE);
+    match resume(exchange, modern, &binding).await? {
+        Resumed::Runs(call) => reply(exchange, binding, call).await,
+        Resumed::AsksAgain(reply) => Ok(*reply),
+        Resumed::StartsAgain(refused) => {
+            let Call { backend, holds: Holds { _permit: permit, _slot: slot, .. }, .. } = *refused;
+            let Some(target) = target else { return Err(Error::BackendRemoved { backend: backend.name().clone() }) };
+            // It goes on with what the refused one was let through with. Of its places another backend has none.
+            let slot = match slot.filter(|_| backend.uid == target.backend.uid) {
+                Some(slot) => slot,
+                None => target.backend.admit(Instant::now().into_std())?,
+            };
+            route::by_era(exchange, Target { permit, slot: Some(slot), ..target }).await
+        }
+    }
+}
+
+/// The reply to the request that waits for a call by now.
+async fn reply(exchange: &mut Exchange<'_>, binding: Binding, call: Box<Call>) -> Result<Reply, Error> {
     let id = exchange.id()?.owned();
     let direction = Direction::ToLegacy(ToLegacy {
         gateway: Arc::clone(exchange.gateway),
@@ -134,16 +149,13 @@ enum Resumed {
     StartsAgain(Box<Call>),
 }
 
-async fn resume(
-    exchange: &Exchange<'_>,
-    modern: &Modern,
-    binding: &Binding,
-    state: &RawValue,
-) -> Result<Resumed, Error> {
-    let lapsed = || Error::InvalidParams {
-        what: "`requestState` is not of a call that waits for input here, or no longer; call again without it".into(),
-    };
-    let state = jsonrpc::text(state).ok_or_else(lapsed)?;
+fn lapsed() -> Error {
+    let what = "`requestState` is not of a call that waits for input here, or no longer; call again without it";
+    Error::InvalidParams { what: what.into() }
+}
+
+async fn resume(exchange: &Exchange<'_>, modern: &Modern, binding: &Binding) -> Result<Resumed, Error> {
+    let state = exchange.params.request_state.and_then(jsonrpc::text).ok_or_else(lapsed)?;
     let parked = &exchange.gateway.parked;
     let waiting = parked.take(&exchange.gateway.sessions, &state, binding).ok_or_else(lapsed)?;
     let Some(asked) = waiting.question.id() else { return Ok(Resumed::StartsAgain(waiting.call)) };
@@ -159,7 +171,7 @@ async fn resume(
                 waiting.question,
                 (settings.parked_ttl, settings.parked),
             )
-            .map_err(|_| lapsed())?;
+            .map_err(|refused| refused.why)?;
         return exchange.result(result.into()).map(|reply| Resumed::AsksAgain(Box::new(reply)));
     };
     let mut call = waiting.call;
@@ -276,13 +288,19 @@ fn body(exchange: &Exchange<'_>, target: &Target<'_>, own_id: &OwnedId) -> Resul
 }
 
 /// A request without what a client gave to have it taken up.
-fn without_input(body: &Bytes) -> Option<Bytes> {
+pub(crate) fn without_input(body: &Bytes) -> Option<Bytes> {
     let params = jsonrpc::layout(body)?.params?;
     let cut = jsonrpc::cut(body, &params, |key| matches!(key, "inputResponses" | "requestState"))?;
     (!cut.removed.is_empty()).then(|| {
         let edits: Vec<_> = cut.removed.into_iter().map(|range| (range, &b""[..])).collect();
         jsonrpc::splice(body, &edits)
     })
+}
+
+/// What a client is to do before the call is sent again, where its backend has refused it for that.
+fn urls_wanted(response: &Response<'_>) -> Option<Question> {
+    let is_refusal = response.error && client::error_code(response.value) == Some(URL_ELICITATION_REQUIRED);
+    is_refusal.then(|| Question::urls(response.value.get())).flatten()
 }
 
 impl Call {
@@ -295,11 +313,8 @@ impl Call {
         self.log_level = level.and_then(Severity::read);
     }
 
-    /// What the client is to do before the call is sent again, where its backend has refused it for that.
-    fn urls_wanted(&self, response: &Response<'_>) -> Option<Question> {
-        let is_refusal = response.error && client::error_code(response.value) == Some(URL_ELICITATION_REQUIRED);
-        let can = is_refusal && self.capabilities.can("elicitation/create", Some("url"));
-        can.then(|| Question::urls(response.value.get())).flatten()
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// Waits for what happens next; `client` is the client's id for it. Dropping the future loses nothing.
@@ -313,10 +328,13 @@ impl Call {
                     if response.id == Some(self.sent.id.borrow()) || response.id.is_none() =>
                 {
                     self.sent.is_answered = true;
-                    if let Some(question) = self.urls_wanted(&response) {
-                        return Ok(Step::Asks(question));
-                    }
-                    return Ok(Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)));
+                    return Ok(match urls_wanted(&response) {
+                        Some(question) if self.capabilities.can("elicitation/create", Some("url")) => {
+                            Step::Asks(question)
+                        }
+                        Some(_) => Step::Done(shape::lacks_urls(client, &response)),
+                        None => Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)),
+                    });
                 }
                 Ok(Message::Notification(notification)) => {
                     if let Some(event) = self.notification(&notification, &data) {
@@ -456,12 +474,11 @@ impl ToLegacy {
                             return Ok(crossing::Step::Last(Shaped { body, kind: Kind::Ok, status: StatusCode::OK }));
                         }
                         Err(refused) => {
-                            let (call, body) = *refused;
-                            if body.is_none() {
-                                return Err(broken(&call.backend, "it wants its client to visit a URL first"));
+                            let Refused { call, why, told } = *refused;
+                            if told.is_none() {
+                                return Err(why);
                             }
-                            call.backend.cap_reached(Cap::Parked);
-                            call.refuse(body);
+                            call.refuse(told);
                             self.call = Some(call);
                         }
                     }

@@ -271,7 +271,7 @@ impl Call {
             question::put_off(oldest);
             let params = params.map(|params| shape::legacy_question(&method, params, &id));
             self.ready.push_back(jsonrpc::request_body(id.raw(), &method, params.as_deref()));
-            open.push_back(Open { key: key.into_owned(), is_elicitation: method == "elicitation/create", id, answer });
+            open.push_back(Open { key: key.into_owned(), method, id, answer });
         }
         self.round = Some(Round {
             open,

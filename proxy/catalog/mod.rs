@@ -8,6 +8,7 @@ pub(crate) mod follow;
 pub(crate) mod listing;
 pub(crate) mod merge;
 pub(crate) mod param;
+mod part;
 pub(crate) mod refresh;
 mod render;
 pub(crate) mod template;
@@ -25,11 +26,15 @@ use serde_json::value::RawValue;
 use toolgate_config::{BackendName, Timeout};
 
 use self::param::HeaderParam;
+pub(crate) use self::part::is_part;
 use self::template::{Origins, Template};
 use crate::backend::Backend;
 use crate::era::Era;
 use crate::limit::Rule;
 use crate::metrics::{Counted, Metrics, ToolMetrics};
+
+/// What tells that a resource has changed.
+pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
 /// What backends list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

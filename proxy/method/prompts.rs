@@ -4,6 +4,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use super::{MAX_QUOTED, no_name};
+use crate::bridge::to_legacy;
 use crate::dispatch::Exchange;
 use crate::error::Error;
 use crate::jsonrpc;
@@ -15,6 +16,9 @@ pub(super) fn get<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Re
     async move {
         let name = exchange.params.name().ok_or_else(no_name)?;
         let mut catalog = exchange.snapshot.catalog();
+        if catalog.prompt(&name).is_none() && route::was_parked(exchange) {
+            return Box::pin(to_legacy::take_up(exchange, None)).await;
+        }
         if catalog.prompt(&name).is_none() {
             let is_like = |backend: &crate::backend::Backend| name.starts_with(&*backend.config.prefix);
             catalog = Box::pin(route::look_again(exchange, is_like)).await;

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
 use crate::backend::Backend;
+use crate::bridge::to_legacy;
 use crate::dispatch::{Client, Exchange};
 use crate::era::Era;
 use crate::error::Error;
@@ -25,6 +26,9 @@ pub(super) fn read<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
         let catalog = exchange.snapshot.catalog();
         if let Some(owner) = catalog.resource(&uri) {
             return to(exchange, owner, &uri).await;
+        }
+        if route::was_parked(exchange) {
+            return Box::pin(to_legacy::take_up(exchange, None)).await;
         }
         // A tool may have linked to it without its backend listing it.
         let owners = catalog.resource_owners(&uri).into_iter().filter(|backend| !starts_process(exchange, backend));

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use toolgate_config::Refusal;
 
 use super::{MAX_QUOTED, no_name};
-use crate::bridge::params;
+use crate::bridge::{params, to_legacy};
 use crate::dispatch::{Client, Exchange};
 use crate::error::Error;
 use crate::jsonrpc;
@@ -20,6 +20,10 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
     async move {
         let name = exchange.params.name().ok_or_else(no_name)?;
         let mut catalog = exchange.snapshot.catalog();
+        if catalog.route(&name).is_none() && route::was_parked(exchange) {
+            exchange.record.calls_unknown(exchange.gateway.metrics.other_tool());
+            return Box::pin(to_legacy::take_up(exchange, None)).await;
+        }
         if catalog.route(&name).is_none() {
             let is_like = |backend: &crate::backend::Backend| name.starts_with(&*backend.config.prefix);
             catalog = Box::pin(route::look_again(exchange, is_like)).await;

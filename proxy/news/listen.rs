@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::Lists;
 use super::upstream::Upstream;
 use crate::backend::sse;
-use crate::catalog::{Merged, Revisions};
+use crate::catalog::{self, Merged, Revisions};
 use crate::dispatch::Exchange;
 use crate::era::Era;
 use crate::error::{Error, INVALID_PARAMS};
@@ -156,7 +156,7 @@ impl Listen {
     /// News of a resource, under the id of this stream.
     fn updated(&self, data: &Bytes) -> Option<Bytes> {
         let Ok(Message::Notification(notification)) = jsonrpc::parse(data) else { return None };
-        if notification.method != "notifications/resources/updated" {
+        if notification.method != catalog::RESOURCE_UPDATED {
             return None;
         }
         let uri = notification.params.uri?;

@@ -16,6 +16,7 @@ use crate::backend::Backend;
 use crate::backend::client::{self, Opened};
 use crate::backend::sse::{self, Events};
 use crate::bridge::shape;
+use crate::catalog::{self, is_part};
 use crate::era::Era;
 use crate::error::Error;
 use crate::jsonrpc::{self, Message};
@@ -271,15 +272,16 @@ async fn hear_resources(backend: Arc<Backend>, uris: Vec<Box<str>>, to: mpsc::Se
 }
 
 async fn hear_resources_once(backend: &Backend, uris: &[Box<str>], to: &mpsc::Sender<Heard>) -> Result<(), Error> {
-    let uris: Vec<_> = uris.iter().map(|uri| jsonrpc::json_string(uri)).collect();
-    let wanted = format!("{{\"resourceSubscriptions\":[{}]}}", uris.join(","));
+    let wanted: Vec<_> = uris.iter().map(|uri| jsonrpc::json_string(uri)).collect();
+    let wanted = format!("{{\"resourceSubscriptions\":[{}]}}", wanted.join(","));
     let Some(mut incoming) = client::subscribe(backend, &wanted).await? else { return Ok(()) };
     let mut events = Events::new(MAX_EVENT);
     while let Some(chunk) = incoming.body.next().await? {
         let pushed = events.push(&chunk);
         while let Some(event) = events.next() {
             if let Ok(Message::Notification(notification)) = jsonrpc::parse(event.data.as_bytes())
-                && notification.method == "notifications/resources/updated"
+                && notification.method == catalog::RESOURCE_UPDATED
+                && notification.params.uri().is_some_and(|uri| uris.iter().any(|wanted| is_part(&uri, wanted)))
             {
                 let data = shape::without_subscription(event.data.as_bytes());
                 if to.send(Heard { data: Some(data), ..Heard::default() }).await.is_err() {

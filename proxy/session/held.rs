@@ -19,7 +19,7 @@ use super::{ClientCapabilities, Counts, Leg, Pool, Sessions};
 use crate::backend::Backend;
 use crate::backend::client::Hello;
 use crate::bridge::question;
-use crate::catalog::Revisions;
+use crate::catalog::{Revisions, is_part};
 use crate::era::Version;
 use crate::jsonrpc::OwnedId;
 use crate::news::early::Early;
@@ -341,6 +341,14 @@ impl Session {
     pub(crate) fn subscriptions(&self, backend: &Backend) -> Vec<Box<str>> {
         let held = self.held();
         held.subscriptions.iter().filter(|(_, name)| *name == backend.name()).map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// Whether the client wants to hear that a backend has updated a resource, which may be a part of what it is subscribed to
+    /// (2025-11-25, Resources).
+    pub(crate) fn wants(&self, backend: &Backend, updated: &str) -> bool {
+        let held = self.held();
+        let of_backend = held.subscriptions.iter().filter(|(_, name)| *name == backend.name());
+        of_backend.map(|(uri, _)| uri).any(|uri| is_part(updated, uri))
     }
 
     /// Notes an open event stream, until the returned guard is dropped; `None` when there are too many. One that the client

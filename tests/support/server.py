@@ -77,7 +77,8 @@ def noise(request):
 
 def ask(request):
     waiting["q"] = request
-    say({"jsonrpc": "2.0", "id": "q", "method": "ping/me", "params": {}})
+    method = request["params"]["arguments"].get("method", "ping/me")
+    say({"jsonrpc": "2.0", "id": "q", "method": method, "params": {}})
 
 
 def spawn(request):

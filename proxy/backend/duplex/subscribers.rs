@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::table::SessionId;
+use crate::catalog::is_part;
 
 /// Sessions by the resources that they are subscribed to.
 #[derive(Debug, Default)]
@@ -35,18 +36,11 @@ impl Subscribers {
     }
 
     /// Who is to hear that a resource was updated, which may be a part of what a session is subscribed to (2025-11-25,
-    /// Resources). One that cannot be told to be a part of anything may be one of everything.
+    /// Resources).
     pub(super) fn of(&self, updated: &str) -> BTreeSet<&SessionId> {
         let named = self.0.iter().filter(|(uri, _)| is_part(updated, uri));
-        let sessions: BTreeSet<_> = named.flat_map(|(_, sessions)| sessions).collect();
-        if sessions.is_empty() { self.0.values().flatten().collect() } else { sessions }
+        named.flat_map(|(_, sessions)| sessions).collect()
     }
-}
-
-/// Whether a resource is another one, or lies below it.
-fn is_part(uri: &str, whole: &str) -> bool {
-    let Some(rest) = uri.strip_prefix(whole) else { return false };
-    rest.is_empty() || whole.ends_with('/') || rest.starts_with(['/', '?', '#'])
 }
 
 #[cfg(test)]
@@ -75,7 +69,7 @@ mod tests {
     fn news_are_for_who_is_subscribed_to_it_or_to_what_it_is_part_of() {
         let subscribers = subscribers(&[("a", "file:///d"), ("b", "file:///d/x"), ("c", "file:///dd")]);
         for (updated, expected) in
-            [("file:///d", "a"), ("file:///d/x", "ab"), ("file:///d#1", "a"), ("file:///dd", "c"), ("other:", "abc")]
+            [("file:///d", "a"), ("file:///d/x", "ab"), ("file:///d#1", "a"), ("file:///dd", "c"), ("other:", "")]
         {
             let of: String = subscribers.of(updated).into_iter().map(|session| &**session).collect();
             assert_eq!(of, expected, "{updated}");

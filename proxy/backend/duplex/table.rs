@@ -16,6 +16,7 @@ use super::rewrite::{edit, one_line, replace, subscription_of};
 use super::subscribers::Subscribers;
 use super::waiting::{Call, Inbox, Listener, Purpose, Waiting};
 use crate::backend::client;
+use crate::catalog;
 use crate::era::Severity;
 use crate::error::{Error, HEADER_MISMATCH, METHOD_NOT_FOUND, MISSING_CAPABILITY, UNSUPPORTED_VERSION};
 use crate::jsonrpc::{self, ErrorObject, Message, Notification, OwnedId, Request, Response};
@@ -363,7 +364,7 @@ impl Table {
             }
         };
         let Some((session, events)) = taker.map(|(session, events)| (Arc::clone(session), events.clone())) else {
-            let message = format!("Method not found: {}; nobody is there to be asked", request.method).into();
+            let message = format!("Method not found: {}; {}", request.method, self.nobody()).into();
             let error = ErrorObject { code: METHOD_NOT_FOUND, message, data: None };
             return Route::Back(jsonrpc::error_body(Some(id.raw()), &error));
         };
@@ -372,6 +373,22 @@ impl Table {
         }
         self.asked.push_back((id.owned(), session));
         Route::Streams(vec![events], line.clone().into())
+    }
+
+    /// Why there is nobody to be asked.
+    fn nobody(&self) -> &'static str {
+        match self.sharing {
+            Sharing::Modern => "a server of this protocol version asks in its results",
+            Sharing::Session => "its client has neither a call under way nor a stream open",
+            Sharing::Shared if self.waiting.underway().any(|(session, _)| self.askable.contains(session)) => {
+                "calls of several sessions are under way in this process, which does not say whose question it is; \
+                 `instances: session` gives each a process of its own"
+            }
+            Sharing::Shared => {
+                "no session with a call under way in this process, which sessions share, can be asked; \
+                 `instances: session` gives each a process of its own"
+            }
+        }
     }
 
     fn notification(&mut self, line: &Bytes, notification: &Notification<'_>) -> Route {
@@ -409,7 +426,7 @@ impl Table {
                 let taker = self.waiting.oldest_call_of_the_only_session();
                 taker.filter(|(session, _)| self.levels.hears(session, level)).into_iter().collect()
             }
-            Sharing::Shared if notification.method == "notifications/resources/updated" => {
+            Sharing::Shared if notification.method == catalog::RESOURCE_UPDATED => {
                 let subscribed = notification.params.uri().map(|uri| self.subscribers.of(&uri)).unwrap_or_default();
                 self.waiting.listening().filter(|(session, _)| subscribed.contains(session)).collect()
             }

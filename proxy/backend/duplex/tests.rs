@@ -303,6 +303,13 @@ async fn a_question_is_answered_by_whom_it_was_asked_of() {
     assert!(end.written.try_recv().is_err());
 }
 
+/// Whether a refusal says so.
+#[track_caller]
+fn says(refusal: &Value, what: &str) {
+    let message = refusal["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains(what), "{message}");
+}
+
 #[tokio::test]
 async fn a_question_that_nobody_can_be_asked_is_refused_and_a_ping_is_answered() {
     let mut world = World::new(Instances::Session);
@@ -313,6 +320,7 @@ async fn a_question_that_nobody_can_be_asked_is_refused_and_a_ping_is_answered()
 
     let refusal = end.read().await;
     assert_eq!((&refusal["id"], &refusal["error"]["code"]), (&json!(5), &json!(-32601)));
+    says(&refusal, "its client has neither a call under way nor a stream open");
     assert_eq!(end.read().await, json!({ "jsonrpc": "2.0", "id": "p", "result": {} }));
 }
 
@@ -523,7 +531,9 @@ async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     assert_eq!((next(&mut a).await, next(&mut b).await), (Some(news.clone()), Some(news)));
 
     end.says(&question(1)).await;
-    assert_eq!(end.read().await["error"]["code"], -32601, "nobody calls");
+    let refusal = end.read().await;
+    assert_eq!(refusal["error"]["code"], -32601, "nobody calls");
+    says(&refusal, "no session with a call under way in this process");
 
     let (calling, _) = (world.start(&bob, &call("1")), end.read().await);
     end.says(&question(2)).await;
@@ -537,7 +547,10 @@ async fn news_reach_every_stream_and_questions_the_one_session_that_calls() {
     let (_bob, _) = (world.start(&bob, &call("2")), end.read().await);
     let (_alice, _) = (world.start(&alice, &call("1")), end.read().await);
     end.says(&question(3)).await;
-    assert_eq!(end.read().await["error"]["code"], -32601);
+    let refusal = end.read().await;
+    assert_eq!(refusal["error"]["code"], -32601);
+    says(&refusal, "calls of several sessions are under way in this process");
+    says(&refusal, "`instances: session`");
 }
 
 #[tokio::test]
@@ -548,7 +561,10 @@ async fn a_question_is_nobodys_who_cannot_be_asked() {
 
     let (_listing, _) = (world.start(&gateways, &call("1")), end.read().await);
     end.says(&question(1)).await;
-    assert_eq!(end.read().await["error"]["code"], -32601);
+    let refusal = end.read().await;
+    assert_eq!(refusal["error"]["code"], -32601);
+    says(&refusal, "no session with a call under way in this process");
+    says(&refusal, "`instances: session`");
 
     let (calling, _) = (world.start(&alice, &call("1")), end.read().await);
     end.says(&question(2)).await;
@@ -624,6 +640,7 @@ async fn news_of_a_resource_reach_who_is_subscribed_to_it() {
     ask_about(&world, &mut end, &alice, "resources/subscribe", "a:1").await;
     ask_about(&world, &mut end, &bob, "resources/subscribe", "a:2").await;
 
+    end.says(&updated("a:3")).await;
     end.says(&updated("a:2")).await;
     end.says(&updated("a:1")).await;
 

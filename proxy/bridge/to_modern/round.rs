@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::backend::client;
-use crate::error::Error;
+use crate::error::{Error, INVALID_PARAMS};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId};
 
 /// What the client is being asked.
@@ -24,7 +24,7 @@ pub(super) struct Round {
 pub(super) struct Open {
     /// What the backend calls it.
     pub(super) key: String,
-    pub(super) is_elicitation: bool,
+    pub(super) method: String,
     /// What the client was asked under.
     pub(super) id: OwnedId,
     pub(super) answer: oneshot::Receiver<Bytes>,
@@ -39,8 +39,11 @@ impl Round {
             let Ok(Ok(body)) = answer else { return Ok(Some(unanswered())) };
             let Ok(Message::Response(response)) = jsonrpc::parse(&body) else { return Ok(Some(unanswered())) };
             if !response.error {
+                if !response.value.get().starts_with('{') {
+                    return Ok(Some(no_object(&open.method)));
+                }
                 self.answers.push((open.key, response.value.get().to_owned()));
-            } else if open.is_elicitation {
+            } else if open.method == "elicitation/create" {
                 // There is a way to say no to an elicitation, and an error is none that the backend would get to see.
                 self.answers.push((open.key, "{\"action\":\"cancel\"}".to_owned()));
             } else {
@@ -52,6 +55,12 @@ impl Round {
         }
         Ok(None)
     }
+}
+
+/// What a client gets whose answer is none that a backend could be given.
+fn no_object(method: &str) -> ErrorObject {
+    let message = format!("the client's answer to `{method}` is not an object; the call has ended, call again");
+    ErrorObject { code: INVALID_PARAMS, message: message.into(), data: None }
 }
 
 /// What a client gets that was asked and did not answer.

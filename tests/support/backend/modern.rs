@@ -353,6 +353,11 @@ impl FakeModern {
         self.tell("notifications/resources/updated", json!({ "uri": uri }), wanted).await;
     }
 
+    /// The same on all its streams, wanted or not.
+    pub(crate) async fn announce_update_to_all(&self, uri: &str) {
+        self.tell("notifications/resources/updated", json!({ "uri": uri }), |_| true).await;
+    }
+
     async fn tell(&self, method: &str, mut params: Value, wanted: impl Fn(&Value) -> bool) {
         let streams = self.streams();
         for (id, _, events) in streams.into_iter().filter(|(_, filter, _)| wanted(filter)) {
