@@ -204,6 +204,7 @@ impl Running {
             let _ = timeout(CUT_GRACE, self.gone.recv()).await;
         }
         self.gateway.close_sessions().await;
+        self.gateway.phase.send_replace(Phase::Over);
         tracing::info!(cut, "stopped");
     }
 

@@ -182,7 +182,11 @@ async fn list(gateway: &Arc<Gateway>) -> u8 {
     let mut code = printed;
     for (part, backend) in catalog.parts.iter().zip(&snapshot.backends) {
         if let Some(reason) = backend.listing_problem() {
-            code = fail(FAILURE, format!("backend `{}`: {reason}", part.backend));
+            // Most reasons begin with the backend that they are about.
+            let named = format!("backend `{}`", part.backend);
+            let reason = if reason.starts_with(&named) { reason } else { format!("{named}: {reason}") };
+            let cause = backend.last_error().map(|cause| format!(": {}", cause.what)).unwrap_or_default();
+            code = fail(FAILURE, reason + &cause);
         }
         for Omission { kind, own, why } in &part.left_out {
             let _ = fail(OK, format!("backend `{}`: {} `{own}` left out: {why}", part.backend, kind.noun()));

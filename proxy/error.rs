@@ -167,7 +167,7 @@ pub(crate) enum Error {
     TooManyParked { max: u32 },
     #[error("a session may have {max} event streams open; close one first")]
     TooManyStreams { max: usize },
-    #[error("a client may be subscribed to {max} resources; unsubscribe from one first")]
+    #[error("at most {max} resources can be subscribed to at a time; give one up first")]
     TooManySubscriptions { max: usize },
     #[error("Unknown tool: {name}")]
     UnknownTool { name: String },

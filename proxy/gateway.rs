@@ -42,6 +42,8 @@ pub(crate) enum Phase {
     Draining,
     /// Calls still under way are ended.
     Cut,
+    /// Nothing runs any more that the operator could look at.
+    Over,
 }
 
 /// The gateway.

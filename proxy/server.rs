@@ -96,9 +96,17 @@ impl Edge {
         matches!(self.site, Site::Public { .. })
     }
 
+    /// When there are no new connections any more. The operator looks on while calls are brought to their end.
+    fn closes_at(&self) -> Phase {
+        match self.site {
+            Site::Admin => Phase::Over,
+            Site::Demo(_) | Site::Public { .. } => Phase::Draining,
+        }
+    }
+
     /// Completes when a connection that was just opened as the gateway went down has had its time to send a request.
     async fn last_chance(&self) {
-        self.gateway.until(Phase::Draining).await;
+        self.gateway.until(self.closes_at()).await;
         sleep(LAST_CHANCE).await;
     }
 
@@ -165,7 +173,7 @@ impl Edge {
         let begun = tokio::select! {
             biased;
             begun = timeout(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
-            () = self.gateway.until(Phase::Draining), if is_reused => return false,
+            () = self.gateway.until(self.closes_at()), if is_reused => return false,
             () = self.last_chance(), if !is_reused => return false,
         };
         if begun != Ok(true) {

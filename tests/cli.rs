@@ -162,13 +162,21 @@ async fn definitions_are_printed_as_they_are() {
 async fn tools_names_the_backends_it_could_not_list() {
     let a = FakeBackend::with_tool("a", "x").await;
     let b = FakeBackend::named("b").tool("y").mood(Mood::LoginPage(200)).start().await;
-    let (_folder, file) = written(&Setup::fronting(&[&a, &b]).yaml());
+    let setup = Setup::fronting(&[&a, &b]).backend_reached("c", "command: [sh, -c, exit 3]").backend_at(
+        "d",
+        "http://127.0.0.1:1/",
+        "",
+    );
+    let (_folder, file) = written(&setup.yaml());
 
     let (code, out, problems) = told(run(&["tools", "--config", &file]).await);
 
     assert_eq!(names(&serde_json::from_str(&out).unwrap()), ["a__x"]);
     assert_eq!(code, Some(1));
-    assert!(problems.contains("backend `b`"), "{problems}");
+    let said = |of: &str| problems.lines().find(|line| line.starts_with(&format!("backend `{of}`"))).unwrap();
+    assert_eq!(said("b").matches("backend `b`").count(), 1, "{problems}");
+    assert!(said("c").ends_with("`sh` ended by itself (exit status: 3)"), "{problems}");
+    assert_eq!(said("d"), "backend `d` cannot be reached");
 }
 
 #[tokio::test]

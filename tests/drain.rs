@@ -47,7 +47,7 @@ async fn clients_streams_end_well() {
 async fn calls_under_way_are_finished() {
     let backend = FakeBackend::with_held_tool("a", "x").await;
     let proxy = Setup::fronting(&[&backend]).section("drain", "{ delay: 0s, timeout: 30s }").start().await;
-    let (client, address) = (proxy.client().await, proxy.address());
+    let (client, address, admin) = (proxy.client().await, proxy.address(), proxy.admin_address());
     let (running, call) = client.pending_call("a__x", &backend).await;
     let (mut opened, stream) = client.open_stream("a__x", &backend).await;
 
@@ -63,6 +63,7 @@ async fn calls_under_way_are_finished() {
     assert_eq!(opened.message().await.unwrap()["result"], spoken("x"));
     assert_eq!(opened.message().await, None);
     within(stopped).await.unwrap();
+    eventually(async || TcpStream::connect(admin).await.is_err()).await;
 }
 
 #[tokio::test]
@@ -206,6 +207,8 @@ async fn a_signal_drains_and_the_process_exits_well() {
 
         gateway.signal(signal).await;
         gateway.logged("Draining").await;
+        // Whoever operates it looks on to the end.
+        assert_eq!(gateway.page(Method::GET, "/readyz").await.status, 503, "{signal}");
         call.finish();
 
         assert_eq!(within(running).await.unwrap().result(), spoken("x"), "{signal}");

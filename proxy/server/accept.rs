@@ -42,7 +42,8 @@ pub(crate) struct Door {
     label: Box<str>,
     open: Arc<Open>,
     stopping: watch::Receiver<bool>,
-    alive: mpsc::Sender<()>,
+    /// None for what a stop does not wait for.
+    alive: Option<mpsc::Sender<()>>,
 }
 
 /// Counts open connections.
@@ -67,7 +68,8 @@ impl Drop for Opened {
 }
 
 impl Door {
-    /// `stopping` turns true when connections should come to their end; each of them holds an `alive` until it has.
+    /// `stopping` turns true when connections should come to their end; each of them holds an `alive` until it has, unless it is
+    /// the operator's.
     pub(crate) fn new(
         edge: Edge,
         tls: Option<ServerConfig>,
@@ -75,6 +77,7 @@ impl Door {
         stopping: watch::Receiver<bool>,
         alive: mpsc::Sender<()>,
     ) -> Self {
+        let alive = Some(alive).filter(|_| edge.closes_at() == Phase::Draining);
         let acceptor = tls.map(|config| Arc::new(Acceptor::from_server_config(Arc::new(config))));
         Self { edge: Arc::new(edge), acceptor, label: label.into(), open: Arc::default(), stopping, alive }
     }
@@ -84,7 +87,7 @@ impl Door {
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept_one(&listener) => accepted,
-                () = self.edge.gateway.until(Phase::Draining) => return,
+                () = self.edge.gateway.until(self.edge.closes_at()) => return,
             };
             match accepted {
                 Ok((stream, peer)) => self.serve(Socket::new(stream, peer, self.edge.head_timeout())),
