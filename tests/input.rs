@@ -283,3 +283,32 @@ async fn a_parked_call_is_taken_up_at_its_process_when_that_is_of_a_backend_that
         assert_eq!(proxy.metric("toolgate_parked_calls").await, Some(0.0));
     }
 }
+
+/// A modern client can be asked in three methods only.
+#[tokio::test]
+async fn a_method_that_nothing_can_be_asked_in_is_not_parked() {
+    let greet = r#"{"name":"greet"}"#;
+    let backend = FakeBackend::named("a")
+        .declares(json!({ "prompts": {}, "completions": {} }))
+        .prompt(greet)
+        .holding("completion/complete")
+        .start()
+        .await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let params =
+        json!({ "ref": { "type": "ref/prompt", "name": "a__greet" }, "argument": { "name": "x", "value": "" } });
+    let client = proxy.askable();
+    eventually(async || client.ask("prompts/get", json!({ "name": "a__greet" })).await.json()["result"].is_object())
+        .await;
+
+    let running = client.start("completion/complete", params);
+    let call = backend.next_call().await;
+    let (id, stream) = (call.seen.json()["id"].clone(), call.stream());
+    stream.event(&elicitation()).await;
+    backend.until(|backend| backend.responses().iter().any(|answer| answer["id"] == 5)).await;
+    stream.event(&json!({ "jsonrpc": "2.0", "id": id, "result": { "completion": { "values": [] } } })).await;
+
+    let answer = within(running).await.unwrap().result();
+    assert_eq!(answer["resultType"], "complete", "{answer}");
+    assert!(backend.responses()[0]["error"].is_object());
+}

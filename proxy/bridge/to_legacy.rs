@@ -35,6 +35,9 @@ use crate::session::{ANYONE, Borrowed, ClientCapabilities, Leg, PoolKey, Session
 /// The deadline of what has another one.
 const LONG: Duration = Duration::from_hours(24);
 
+/// What a modern client can be asked in (2026-07-28, Multi Round-Trip Requests, supported requests).
+const MAY_ASK: [&str; 3] = ["prompts/get", "resources/read", "tools/call"];
+
 /// A call on a legacy backend, alive until its answer has come.
 pub(crate) struct Call {
     backend: Arc<Backend>,
@@ -186,9 +189,11 @@ async fn resume(exchange: &Exchange<'_>, modern: &Modern, binding: &Binding) -> 
 
 async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> Result<Call, Error> {
     let backend = Arc::clone(target.backend);
+    let may_ask = MAY_ASK.contains(&exchange.method);
+    let capabilities = if may_ask { modern.capabilities } else { ClientCapabilities::default() };
     let key = PoolKey {
         principal: ANYONE.into(),
-        capabilities: modern.capabilities,
+        capabilities,
         level: modern.log_level.clone(),
         backend: backend.uid,
         replica: backend.next_replica(),
@@ -215,7 +220,7 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
         uri: None,
         method: exchange.method,
         progress_token: None,
-        capabilities: modern.capabilities,
+        capabilities,
         log_level: None,
         max,
         holds: target.holds(Some(guard)),
