@@ -9,6 +9,7 @@ mod admin;
 mod backend_series;
 mod backend_sessions;
 mod bridge;
+mod broken_answers;
 mod bytes;
 mod calls;
 mod caps;

@@ -305,7 +305,10 @@ impl Call {
     async fn step(&mut self, client: &OwnedId) -> Result<Step, Error> {
         loop {
             let Some(data) = self.hear().await? else {
-                return Err(broken(&self.backend, "it ended its answer before it was complete"));
+                return Err(match &self.answer {
+                    Some(answer) => answer.ended(),
+                    None => broken(&self.backend, "it gave no answer"),
+                });
             };
             match jsonrpc::parse(&data) {
                 Ok(Message::Response(response))
@@ -315,7 +318,8 @@ impl Call {
                     if let Some(question) = self.urls_wanted(&response) {
                         return Ok(Step::Asks(question));
                     }
-                    return Ok(Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)));
+                    let shaped = shape::to_modern(self.method, self.uri.as_deref(), client, &response);
+                    return shaped.map(Step::Done).ok_or_else(|| shape::no_object(&self.backend));
                 }
                 Ok(Message::Notification(notification)) => {
                     if let Some(event) = self.notification(&notification, &data) {

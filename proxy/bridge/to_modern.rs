@@ -198,7 +198,7 @@ impl Call {
             } else {
                 let Some(answer) = &mut self.answer else { return Err(broken(&self.backend, "it gave no answer")) };
                 let Some(data) = until_cancelled(cancelled.as_ref(), answer.next()).await? else {
-                    return Err(broken(&self.backend, "it ended its answer before it was complete"));
+                    return Err(answer.ended());
                 };
                 if let Some(step) = self.message(&data)? {
                     return Ok(step);
@@ -219,7 +219,8 @@ impl Call {
                 match &*result_type {
                     "complete" => {
                         self.answer = None;
-                        Ok(Some(Step::Last(shape::to_legacy(self.method, &self.id, &response))))
+                        let shaped = shape::to_legacy(self.method, &self.id, &response);
+                        shaped.map(|last| Some(Step::Last(last))).ok_or_else(|| shape::no_object(&self.backend))
                     }
                     "input_required" => {
                         self.answer = None;
