@@ -98,8 +98,8 @@ pub(crate) enum Error {
     BackendFull { backend: BackendName, of: Full, max: u32 },
     #[error("backend `{backend}` broke the protocol: {what}")]
     BackendProtocol { backend: BackendName, what: Cow<'static, str> },
-    #[error("backend `{backend}` refused the request (HTTP {status})")]
-    BackendStatus { backend: BackendName, status: u16 },
+    #[error("backend `{backend}` refused the request (HTTP {status}){}", again(*retry_after))]
+    BackendStatus { backend: BackendName, status: u16, retry_after: Option<Duration> },
     #[error("backend `{backend}` took longer than {}s over {}", after.as_secs_f64(), phase.as_str())]
     BackendTimeout { backend: BackendName, phase: Phase, after: Duration },
     #[error("backend `{backend}` has been unavailable for {}s; other backends' tools work", down_for.as_secs())]
@@ -168,6 +168,10 @@ pub(crate) enum Error {
     UnsupportedMediaType,
     #[error("Unsupported protocol version")]
     UnsupportedVersion { requested: String, supported: &'static [&'static str] },
+}
+
+fn again(after: Option<Duration>) -> String {
+    after.map_or_else(String::new, |after| format!("; retry in {}s", retry_after_secs(after)))
 }
 
 /// Codes of ours are the HTTP status that says the same: JSON-RPC leaves everything outside −32768…−32000 free.
@@ -338,8 +342,18 @@ impl Error {
             | Self::TooLong { backend, .. } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str() })))
             }
-            Self::BackendCredentials { backend, status } | Self::BackendStatus { backend, status } => {
+            Self::BackendCredentials { backend, status } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str(), "status": status })))
+            }
+            Self::BackendStatus { backend, status, retry_after } => {
+                let mut data = json!({ "backend": backend.as_str(), "status": status });
+                if let Some(after) = retry_after {
+                    data["retryAfterMs"] = json!(retry_after_ms(*after));
+                }
+                // Those that say that the backend is well, and has too much to do.
+                let code =
+                    if matches!(status, 429 | 503) { i64::from(*status) } else { own_code(StatusCode::BAD_GATEWAY) };
+                (code, Some(data))
             }
             Self::BackendTimeout { backend, .. } => {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))

@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod backend_errors;
 mod backend_series;
 mod backend_sessions;
 mod bridge;

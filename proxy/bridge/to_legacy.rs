@@ -234,10 +234,13 @@ impl Head {
                 let mut request = opened.post(body.clone(), timeout, false);
                 request.headers.extend(request_id.clone());
                 let incoming = backend.send(request).await?;
-                match client::verdict(&backend, &opened, Some(id.borrow()), incoming).await? {
+                match client::verdict_of_call(&backend, opened.session_id.is_some(), id.borrow(), incoming).await? {
                     Verdict::Answer(incoming) => return Ok((opened, incoming)),
                     // An error that came with a status of its own says the same without one.
-                    Verdict::Refusal { body, .. } => return Ok((opened, Incoming::json(StatusCode::OK, body))),
+                    Verdict::Refusal { status, body, .. } => {
+                        let body = client::in_band(&backend, status, &body, id.borrow())?;
+                        return Ok((opened, Incoming::json(StatusCode::OK, body)));
+                    }
                     Verdict::SessionLost if is_last_try => break,
                     Verdict::SessionLost => opened = leg.open(&session, Some(&opened)).await?,
                 }
