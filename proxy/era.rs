@@ -81,23 +81,25 @@ pub(crate) struct McpHeaders {
     /// `Mcp-Param-*`, which repeat arguments of a tool.
     pub(crate) params: Vec<(HeaderName, HeaderValue)>,
     /// The first header that came more than once. Readers of the first and of the last copy would disagree.
-    pub(crate) repeated: Option<&'static str>,
+    pub(crate) repeated: Option<Cow<'static, str>>,
 }
 
 impl McpHeaders {
     /// Picks them out.
     pub(crate) fn read(headers: &http::HeaderMap) -> Self {
-        const REPEATED_PARAM: &str = "Mcp-Param-*";
-        let is_param = |name: &HeaderName| name.as_str().starts_with("mcp-param-");
+        const PARAM: &str = "mcp-param-";
+        let is_param = |name: &HeaderName| name.as_str().starts_with(PARAM);
         let params: Vec<_> =
             headers.iter().filter(|(name, _)| is_param(name)).map(|(n, v)| (n.clone(), v.clone())).collect();
-        let is_repeated = params.iter().any(|(name, _)| headers.get_all(name).iter().nth(1).is_some());
-        let mut repeated = is_repeated.then_some(REPEATED_PARAM);
+        let mut repeated = params
+            .iter()
+            .find(|(name, _)| headers.get_all(name).iter().nth(1).is_some())
+            .and_then(|(name, _)| Some(format!("Mcp-Param-{}", name.as_str().strip_prefix(PARAM)?).into()));
         let mut one = |name: &'static str| {
             let mut values = headers.get_all(name).iter();
             let first = values.next();
             if values.next().is_some() {
-                repeated = repeated.or(Some(name));
+                repeated = repeated.take().or_else(|| Some(name.into()));
             }
             first.cloned()
         };
@@ -127,12 +129,16 @@ impl McpHeaders {
 /// # Errors
 /// A modern client has no business with GET and DELETE.
 pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> {
-    if let Some(header) = headers.repeated {
+    if let Some(header) = &headers.repeated {
         if !headers.are_modern() {
             let reason = format!("header `{header}` came more than once").into();
             return Err(Error::Malformed { code: INVALID_REQUEST, reason, id: None });
         }
-        return Err(Error::HeaderMismatch { header, problem: "came more than once".into() });
+        let problem = "came more than once".into();
+        return Err(match header {
+            Cow::Borrowed(header) => Error::HeaderMismatch { header, problem },
+            Cow::Owned(header) => Error::ParamMismatch { header: header.as_str().into(), problem },
+        });
     }
     match headers.version() {
         Some(version) if verb != Method::POST && is_modern(&version) => {
@@ -454,6 +460,13 @@ mod tests {
         assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::Malformed { code: INVALID_REQUEST, .. })));
         let modern = headers(&[("mcp-name", "a"), ("mcp-name", "b"), ("mcp-protocol-version", "2026-07-28")]);
         assert!(matches!(of_verb(&Method::POST, &modern), Err(Error::HeaderMismatch { header: "Mcp-Name", .. })));
+        let twice = [("mcp-param-size", "1"), ("mcp-param-region", "eu"), ("mcp-param-region", "us")];
+        for version in ["2025-11-25", "2026-07-28"] {
+            let pairs: Vec<_> = twice.into_iter().chain([("mcp-protocol-version", version)]).collect();
+            let error = of_verb(&Method::POST, &headers(&pairs)).unwrap_err();
+            assert_eq!(error.to_string(), "header `Mcp-Param-region` came more than once");
+            assert_eq!(error.status(), 400);
+        }
     }
 
     #[test]

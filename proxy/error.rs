@@ -121,7 +121,7 @@ pub(crate) enum Error {
     #[error("header `{header}` {problem}")]
     HeaderMismatch { header: &'static str, problem: Cow<'static, str> },
     #[error("{problem}")]
-    HttpMalformed { problem: &'static str, too_large: bool },
+    HttpMalformed { problem: Cow<'static, str>, too_large: bool },
     #[error("host `{host}` is not served here")]
     HostForbidden { host: String },
     #[error("{what}")]
@@ -164,6 +164,8 @@ pub(crate) enum Error {
     TooManySubscriptions { max: usize },
     #[error("Unknown tool: {name}")]
     UnknownTool { name: String },
+    #[error("a body with a `Content-Encoding` is not read; send it without one")]
+    UnsupportedEncoding,
     #[error("`Content-Type` must be application/json")]
     UnsupportedMediaType,
     #[error("Unsupported protocol version")]
@@ -226,6 +228,7 @@ impl Error {
             | Self::RequestTimeout
             | Self::SessionMissing
             | Self::SessionUnknown
+            | Self::UnsupportedEncoding
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
@@ -314,7 +317,7 @@ impl Error {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::NotFound { .. } | Self::SessionUnknown => StatusCode::NOT_FOUND,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedEncoding | Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
 
@@ -345,16 +348,7 @@ impl Error {
             Self::BackendCredentials { backend, status } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str(), "status": status })))
             }
-            Self::BackendStatus { backend, status, retry_after } => {
-                let mut data = json!({ "backend": backend.as_str(), "status": status });
-                if let Some(after) = retry_after {
-                    data["retryAfterMs"] = json!(retry_after_ms(*after));
-                }
-                // Those that say that the backend is well, and has too much to do.
-                let code =
-                    if matches!(status, 429 | 503) { i64::from(*status) } else { own_code(StatusCode::BAD_GATEWAY) };
-                (code, Some(data))
-            }
+            Self::BackendStatus { backend, status, retry_after } => of_status(backend, *status, *retry_after),
             Self::BackendTimeout { backend, .. } => {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
@@ -393,10 +387,21 @@ impl Error {
             | Self::SessionUnknown
             | Self::SessionsFull { .. }
             | Self::TooManyStreams { .. }
+            | Self::UnsupportedEncoding
             | Self::UnsupportedMediaType => (own_code(self.status()), None),
         };
         ErrorObject { code, message: self.to_string().into(), data }
     }
+}
+
+/// Code and data of a backend's HTTP status. 429 and 503 say that the backend is well, and has too much to do.
+fn of_status(backend: &BackendName, status: u16, retry_after: Option<Duration>) -> (i64, Option<serde_json::Value>) {
+    let mut data = json!({ "backend": backend.as_str(), "status": status });
+    if let Some(after) = retry_after {
+        data["retryAfterMs"] = json!(retry_after_ms(after));
+    }
+    let code = if matches!(status, 429 | 503) { i64::from(status) } else { own_code(StatusCode::BAD_GATEWAY) };
+    (code, Some(data))
 }
 
 /// Milliseconds until a retry may succeed, rounded up: a client that waits exactly this long must not be early.

@@ -1,7 +1,7 @@
 //! What a client gets: JSON whole, a stream, or nothing but a status. The edge writes it.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::backend::sse;
@@ -182,6 +182,10 @@ impl Reply {
         }
         if let Error::MethodNotAllowed { allow, .. } = error {
             reply.headers.push((ALLOW, HeaderValue::from_static(allow)));
+        }
+        if matches!(error, Error::UnsupportedEncoding) {
+            // What would be read (RFC 9110, section 15.5.16).
+            reply.headers.push((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
         }
         reply
     }

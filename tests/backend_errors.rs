@@ -89,16 +89,16 @@ async fn an_error_without_an_id_comes_under_that_of_the_request() {
     let bodies = [error("null", &own), format!(r#" {{"jsonrpc":"2.0","error":{own}}}"#)];
 
     for (cell, body) in CELLS.into_iter().flat_map(|cell| bodies.iter().map(move |body| (cell, body))) {
-        let mut id = String::new();
+        let mut id = Value::Null;
         let answer = world
             .call(cell, |call| {
-                id = call.id();
+                id = serde_json::from_str(&call.id()).unwrap();
                 call.respond(500, "application/json", body.clone());
             })
             .await;
 
         assert_eq!((answer.status, answer.error()), (200, own.clone()), "{cell:?}");
-        assert!(cell.0 != cell.1 || answer.json()["id"].to_string() == id, "{cell:?}: {answer:?}");
+        assert!(cell.0 != cell.1 || answer.json()["id"] == id, "{cell:?}: {answer:?}");
         assert!(!answer.json()["id"].is_null(), "{cell:?}: {answer:?}");
     }
 }
