@@ -22,6 +22,9 @@ const BACKLOG: i32 = 4096;
 /// What calls that are cut get to write their last bytes.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
+/// The same where it ends at once: they are told why, and logged as what they are.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
 /// Why the gateway could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -192,7 +195,22 @@ impl Running {
 
     /// Stops in order: not ready, still serving, for `drain.delay`; then no new connections, and calls under way get
     /// `drain.timeout` to end; then they are ended.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
+        self.stop_unless(std::future::pending()).await;
+    }
+
+    /// The same, unless `hurry` completes: then calls are cut, and nothing else is ended.
+    pub(crate) async fn stop_unless(mut self, hurry: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.stop_in_order() => {}
+            () = hurry => {
+                self.enter(Phase::Cut);
+                let _ = timeout(LAST_WORD, self.gone.recv()).await;
+            }
+        }
+    }
+
+    async fn stop_in_order(&mut self) {
         let drain = self.gateway.snapshot().config.drain;
         self.enter(Phase::LameDuck);
         sleep(drain.delay).await;

@@ -13,7 +13,7 @@ use crate::dispatch::{self, Request};
 use crate::error::{Error, Kind};
 use crate::gateway::Gateway;
 use crate::record::Record;
-use crate::reply::{Body, Next, Reply, Source};
+use crate::reply::{Body, End, Next, Reply, Source};
 use crate::snapshot::Snapshot;
 
 /// What is left of a batch.
@@ -68,7 +68,7 @@ impl Batch {
             let asking = match &mut self.asking {
                 Some(asking) => asking,
                 None => {
-                    let Some(message) = self.messages.pop_front() else { return Next::End(Kind::Ok) };
+                    let Some(message) = self.messages.pop_front() else { return Next::End(End::As(Kind::Ok)) };
                     let (gateway, request) = (Arc::clone(&self.gateway), Arc::clone(&self.request));
                     let snapshot = Arc::clone(&self.snapshot);
                     self.asking.insert(Box::pin(async move {
@@ -99,7 +99,11 @@ impl Batch {
     pub(crate) fn cut(&mut self, error: &Error) -> Option<Bytes> {
         self.messages.clear();
         match &mut self.current {
-            Some(current) => current.source.cut(error),
+            Some(current) => {
+                let end = current.source.outcome().unwrap_or_else(|| End::Failed(error.clone()));
+                current.record.take().into_iter().for_each(|record| record.ended(&end));
+                current.source.cut(error)
+            }
             None => Some(Bytes::new()),
         }
     }
@@ -109,16 +113,18 @@ impl Current {
     async fn next(&mut self) -> Next {
         match self.source.next().await {
             Next::Chunk(chunk) if self.wrap => Next::Chunk(self.wrap_chunk(&chunk)),
-            Next::End(kind) => {
-                if let Some(record) = self.record.take() {
-                    record.end(kind);
-                }
+            Next::End(end) => {
+                self.record.take().into_iter().for_each(|record| record.ended(&end));
                 if std::mem::take(&mut self.begun) {
                     return Next::Chunk(Bytes::from_static(b"\n\n"));
                 }
-                Next::End(kind)
+                Next::End(end)
             }
-            next @ (Next::Broken(_) | Next::Chunk(_)) => next,
+            Next::Broken(error) => {
+                self.record.take().into_iter().for_each(|record| record.ended(&End::Failed(error.clone())));
+                Next::Broken(error)
+            }
+            next @ Next::Chunk(_) => next,
         }
     }
 

@@ -123,11 +123,13 @@ async fn until_stopped(running: Running, reloader: Option<Arc<Reloader>>) -> std
             _ = int.recv() => break,
         }
     }
-    tokio::select! {
-        () = running.stop() => {}
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
+    let second = async {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    };
+    running.stop_unless(second).await;
     Ok(())
 }
 

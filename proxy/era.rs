@@ -81,7 +81,7 @@ pub(crate) struct McpHeaders {
     /// `Mcp-Param-*`, which repeat arguments of a tool.
     pub(crate) params: Vec<(HeaderName, HeaderValue)>,
     /// The first header that came more than once. Readers of the first and of the last copy would disagree.
-    pub(crate) repeated: Option<&'static str>,
+    pub(crate) repeated: Option<Cow<'static, str>>,
 }
 
 impl McpHeaders {
@@ -100,7 +100,8 @@ impl McpHeaders {
                 param if param.starts_with("mcp-param-") => {
                     // All that have one name come one after the other.
                     if last_param == Some(name) {
-                        read.repeated = read.repeated.or(Some("Mcp-Param-*"));
+                        let which = param.strip_prefix("mcp-param-").unwrap_or_default();
+                        read.repeated = read.repeated.or_else(|| Some(format!("Mcp-Param-{which}").into()));
                     }
                     last_param = Some(name);
                     read.params.push((name.clone(), value.clone()));
@@ -110,7 +111,7 @@ impl McpHeaders {
             };
             match slot {
                 None => *slot = Some(value.clone()),
-                Some(_) => read.repeated = read.repeated.or(Some(spelling)),
+                Some(_) => read.repeated = read.repeated.or_else(|| Some(spelling.into())),
             }
         }
         read
@@ -131,12 +132,16 @@ impl McpHeaders {
 /// # Errors
 /// A modern client has no business with GET and DELETE.
 pub(crate) fn of_verb(verb: &Method, headers: &McpHeaders) -> Result<(), Error> {
-    if let Some(header) = headers.repeated {
+    if let Some(header) = &headers.repeated {
         if !headers.are_modern() {
             let reason = format!("header `{header}` came more than once").into();
             return Err(Error::Malformed { code: INVALID_REQUEST, reason, id: None });
         }
-        return Err(Error::HeaderMismatch { header, problem: "came more than once".into() });
+        let problem = "came more than once".into();
+        return Err(match header {
+            Cow::Borrowed(header) => Error::HeaderMismatch { header, problem },
+            Cow::Owned(header) => Error::ParamMismatch { header: header.as_str().into(), problem },
+        });
     }
     match headers.version() {
         Some(version) if verb != Method::POST && is_modern(&version) => {
@@ -458,6 +463,13 @@ mod tests {
         assert!(matches!(of_verb(&Method::POST, &twice), Err(Error::Malformed { code: INVALID_REQUEST, .. })));
         let modern = headers(&[("mcp-name", "a"), ("mcp-name", "b"), ("mcp-protocol-version", "2026-07-28")]);
         assert!(matches!(of_verb(&Method::POST, &modern), Err(Error::HeaderMismatch { header: "Mcp-Name", .. })));
+        let twice = [("mcp-param-size", "1"), ("mcp-param-region", "eu"), ("mcp-param-region", "us")];
+        for version in ["2025-11-25", "2026-07-28"] {
+            let pairs: Vec<_> = twice.into_iter().chain([("mcp-protocol-version", version)]).collect();
+            let error = of_verb(&Method::POST, &headers(&pairs)).unwrap_err();
+            assert_eq!(error.to_string(), "header `Mcp-Param-region` came more than once");
+            assert_eq!(error.status(), 400);
+        }
     }
 
     #[test]

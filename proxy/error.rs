@@ -103,8 +103,8 @@ pub(crate) enum Error {
          what there is, and call anew"
     )]
     BackendRemoved { backend: BackendName },
-    #[error("backend `{backend}` refused the request (HTTP {status})")]
-    BackendStatus { backend: BackendName, status: u16 },
+    #[error("backend `{backend}` refused the request (HTTP {status}){}", again(*retry_after))]
+    BackendStatus { backend: BackendName, status: u16, retry_after: Option<Duration> },
     #[error("backend `{backend}` took longer than {}s over {}", after.as_secs_f64(), phase.as_str())]
     BackendTimeout { backend: BackendName, phase: Phase, after: Duration },
     #[error("backend `{backend}` has been unavailable for {}s; other backends' tools work", down_for.as_secs())]
@@ -126,7 +126,7 @@ pub(crate) enum Error {
     #[error("header `{header}` {problem}")]
     HeaderMismatch { header: &'static str, problem: Cow<'static, str> },
     #[error("{problem}")]
-    HttpMalformed { problem: &'static str, too_large: bool },
+    HttpMalformed { problem: Cow<'static, str>, too_large: bool },
     #[error("host `{host}` is not served here")]
     HostForbidden { host: String },
     #[error("{what}")]
@@ -171,10 +171,16 @@ pub(crate) enum Error {
     TooManySubscriptions { max: usize },
     #[error("Unknown tool: {name}")]
     UnknownTool { name: String },
+    #[error("a body with a `Content-Encoding` is not read; send it without one")]
+    UnsupportedEncoding,
     #[error("`Content-Type` must be application/json")]
     UnsupportedMediaType,
     #[error("Unsupported protocol version")]
     UnsupportedVersion { requested: String, supported: &'static [&'static str] },
+}
+
+fn again(after: Option<Duration>) -> String {
+    after.map_or_else(String::new, |after| format!("; retry in {}s", retry_after_secs(after)))
 }
 
 /// Codes of ours are the HTTP status that says the same: JSON-RPC leaves everything outside −32768…−32000 free.
@@ -230,6 +236,7 @@ impl Error {
             | Self::RequestTimeout
             | Self::SessionMissing
             | Self::SessionUnknown
+            | Self::UnsupportedEncoding
             | Self::UnsupportedMediaType
             | Self::UnsupportedVersion { .. } => Kind::Invalid,
             Self::Cancelled | Self::ClientClosed => Kind::ClientClosed,
@@ -321,7 +328,7 @@ impl Error {
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
             Self::NotFound { .. } | Self::SessionUnknown => StatusCode::NOT_FOUND,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedEncoding | Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
 
@@ -335,11 +342,11 @@ impl Error {
 
     /// The JSON-RPC error object.
     pub(crate) fn object(&self) -> ErrorObject {
+        const TOO_MANY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
         let (code, data) = match self {
-            Self::BackendBusy { backend, .. } | Self::BackendFull { backend, .. } => {
-                (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
-            }
-            Self::BackendConnect { backend }
+            Self::BackendBusy { backend, .. }
+            | Self::BackendConnect { backend }
+            | Self::BackendFull { backend, .. }
             | Self::BackendRemoved { backend }
             | Self::BackendUnavailable { backend, .. } => {
                 (own_code(StatusCode::SERVICE_UNAVAILABLE), Some(json!({ "backend": backend.as_str() })))
@@ -351,27 +358,24 @@ impl Error {
             | Self::TooLong { backend, .. } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str() })))
             }
-            Self::BackendCredentials { backend, status } | Self::BackendStatus { backend, status } => {
+            Self::BackendCredentials { backend, status } => {
                 (own_code(StatusCode::BAD_GATEWAY), Some(json!({ "backend": backend.as_str(), "status": status })))
             }
+            Self::BackendStatus { backend, status, retry_after } => of_status(backend, *status, *retry_after),
             Self::BackendTimeout { backend, .. } => {
                 (own_code(StatusCode::GATEWAY_TIMEOUT), Some(json!({ "backend": backend.as_str() })))
             }
             Self::Cancelled => (CLIENT_CLOSED, None),
-            Self::CutShort | Self::TooManyParked { .. } => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
             Self::HeaderMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ParamMismatch { header, .. } => (HEADER_MISMATCH, Some(json!({ "header": header }))),
             Self::ResourceNotFound { uri, legacy } => {
                 (if *legacy { RESOURCE_NOT_FOUND } else { INVALID_PARAMS }, Some(json!({ "uri": uri })))
             }
-            Self::TooManyCalls { .. } | Self::TooManySubscriptions { .. } => {
-                (own_code(StatusCode::TOO_MANY_REQUESTS), None)
-            }
+            Self::TooManyCalls { .. } | Self::TooManySubscriptions { .. } => (own_code(TOO_MANY), None),
             Self::InvalidParams { .. } | Self::UnknownTool { .. } => (INVALID_PARAMS, None),
-            Self::Limited { limit, retry_after, .. } => (
-                own_code(StatusCode::TOO_MANY_REQUESTS),
-                Some(json!({ "limit": limit, "retryAfterMs": retry_after_ms(*retry_after) })),
-            ),
+            Self::Limited { limit, retry_after, .. } => {
+                (own_code(TOO_MANY), Some(json!({ "limit": limit, "retryAfterMs": retry_after_ms(*retry_after) })))
+            }
             Self::Malformed { code, .. } => (*code, None),
             Self::MethodNotFound { .. } => (METHOD_NOT_FOUND, None),
             Self::UnsupportedVersion { requested, supported } => {
@@ -392,10 +396,22 @@ impl Error {
             | Self::SessionUnknown
             | Self::SessionsFull { .. }
             | Self::TooManyStreams { .. }
+            | Self::UnsupportedEncoding
             | Self::UnsupportedMediaType => (own_code(self.status()), None),
+            Self::CutShort | Self::TooManyParked { .. } => (own_code(StatusCode::SERVICE_UNAVAILABLE), None),
         };
         ErrorObject { code, message: self.to_string().into(), data }
     }
+}
+
+/// Code and data of a backend's HTTP status. 429 and 503 say that the backend is well, and has too much to do.
+fn of_status(backend: &BackendName, status: u16, retry_after: Option<Duration>) -> (i64, Option<serde_json::Value>) {
+    let mut data = json!({ "backend": backend.as_str(), "status": status });
+    if let Some(after) = retry_after {
+        data["retryAfterMs"] = json!(retry_after_ms(after));
+    }
+    let code = if matches!(status, 429 | 503) { i64::from(status) } else { own_code(StatusCode::BAD_GATEWAY) };
+    (code, Some(data))
 }
 
 /// Milliseconds until a retry may succeed, rounded up: a client that waits exactly this long must not be early.

@@ -28,7 +28,7 @@ pub use self::tagger::tagger;
 pub use self::templates::templates;
 use crate::backend::sse::{self, Event, Events, Piece, Splitter, TooLong};
 use crate::jsonrpc::{self, Malformed, Message, Params};
-use crate::scan::{Kind, Outcome, Scan};
+use crate::scan::{Fault, Kind, Outcome, Scan};
 
 // === envelope ===
 
@@ -159,6 +159,7 @@ fn scans(body: &[u8], message: &Message<'_>, oracle: Option<&Value>) {
     let Some(oracle) = oracle else { return assert!(outcome.is_some()) };
     let expected = match response.error {
         true => Outcome::RpcError { code: oracle["error"]["code"].as_i64().unwrap_or(0) },
+        false if !oracle["result"].is_object() => Outcome::Broken(Fault::Result),
         false if oracle["result"]["isError"] == true => Outcome::ToolError,
         false => Outcome::Ok,
     };

@@ -10,6 +10,7 @@ use tracing::Level;
 use crate::dispatch::RequestId;
 use crate::error::{Error, Kind, Side};
 use crate::metrics::{Counted, EraLabel, MethodMetrics, OTHER};
+use crate::reply::End;
 
 /// What is known of a message so far. Dropped before [`Record::end`] was called, it counts as left by its client.
 pub(crate) struct Record {
@@ -81,6 +82,14 @@ impl Record {
     /// Ends the record. An error noted before stays what it was.
     pub(crate) fn end(mut self, kind: Kind) {
         self.kind = self.kind.or(Some(kind));
+    }
+
+    /// Ends the record of a stream.
+    pub(crate) fn ended(mut self, end: &End) {
+        match end {
+            End::As(kind) => self.end(*kind),
+            End::Failed(error) => self.failed(error),
+        }
     }
 }
 

@@ -17,12 +17,16 @@ use crate::error::{Error, Kind, MaxBytes};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::limit::Permit;
 use crate::metrics::Cap;
-use crate::reply::Next;
+use crate::reply::{End, Next};
 use crate::scan::{Outcome, Scan};
 use crate::session::{CallGuard, StreamGuard};
 
 /// The longest event that is held back because it may be a question or a notification.
 const MAX_HELD_EVENT: MaxBytes = MaxBytes::fixed(4 * 1024 * 1024);
+
+/// What is said of a body that is none, and of a stream in which there is none.
+const NO_RESPONSE: &str = "its answer is not a JSON-RPC response";
+pub(crate) const UNANSWERED: &str = "its event stream ended without a response to the request";
 
 /// White space before JSON that is waited through.
 const MAX_SPACE: usize = 64 * 1024;
@@ -54,7 +58,9 @@ pub(crate) struct Relay {
     ready: VecDeque<Bytes>,
     /// Bytes of JSON that are still to come, where the backend said how many.
     left: Option<u64>,
-    outcome: Option<Kind>,
+    outcome: Option<End>,
+    /// What else the backend did on its stream that breaks the protocol.
+    fault: Option<&'static str>,
     end: Option<Ended>,
     holds: Option<Holds>,
     _stream: Option<StreamGuard>,
@@ -90,8 +96,8 @@ impl Relay {
         let length = incoming.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let left = length.filter(|_| incoming.is_json());
         let form = match () {
-            () if incoming.is_event_stream() => Form::events(backend, &side),
-            () if incoming.is_json() => Form::Json(Box::new(Scan::new())),
+            () if incoming.is_event_stream() => Form::events(backend, &side, Some(&id)),
+            () if incoming.is_json() => Form::Json(Box::new(Scan::of(Some(id.clone())))),
             () if incoming.status == http::StatusCode::ACCEPTED => {
                 return Err(broken("it accepted a request without answering it"));
             }
@@ -106,6 +112,7 @@ impl Relay {
             ready: VecDeque::new(),
             left,
             outcome: None,
+            fault: None,
             end: None,
             holds: Some(holds),
             _stream: None,
@@ -125,13 +132,14 @@ impl Relay {
         let side = Side::Legacy(asked);
         Self {
             backend: Arc::clone(backend),
-            form: Form::events(backend, &side),
+            form: Form::events(backend, &side, None),
             side,
             id: None,
             body,
             ready: VecDeque::new(),
             left: None,
             outcome: None,
+            fault: None,
             end: None,
             holds: Some(holds),
             _stream: Some(stream),
@@ -149,9 +157,16 @@ impl Relay {
             let first = chunk.trim_ascii_start().first().copied();
             space += chunk.len();
             if first.is_some_and(|first| first != b'{') || (first.is_none() && space > MAX_SPACE) {
-                return Err(self.broken("its answer is not a JSON-RPC response"));
+                return Err(self.broken(NO_RESPONSE));
             }
             self.take(chunk);
+            if let Form::Json(scan) = &self.form
+                && let Some(Outcome::Broken(fault)) = scan.outcome()
+                && fault.is_of_id()
+            {
+                // Its client would wait for ever.
+                return Err(self.broken(fault.what()));
+            }
             if first.is_some() {
                 return Ok(());
             }
@@ -170,8 +185,8 @@ impl Relay {
     }
 
     /// How it ended, if the answer is out: what its client does afterwards changes nothing.
-    pub(crate) fn outcome(&self) -> Option<Kind> {
-        self.outcome.filter(|_| self.ready.is_empty())
+    pub(crate) fn outcome(&self) -> Option<End> {
+        self.outcome.clone().filter(|_| self.ready.is_empty())
     }
 
     /// Reads ahead until it is known whether the answer is an error, or more has come than an error is long.
@@ -185,7 +200,7 @@ impl Relay {
                 Err(error) => self.end = Some(Ended::Failed(error)),
             }
         }
-        self.outcome == Some(Kind::RpcError)
+        matches!(self.outcome, Some(End::As(Kind::RpcError)))
     }
 
     pub(crate) async fn next(&mut self) -> Next {
@@ -224,9 +239,12 @@ impl Relay {
         match &mut self.form {
             Form::Json(scan) => {
                 scan.push(&chunk);
+                let outcome = scan.outcome();
                 self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
-                self.outcome = self.outcome.or_else(|| scan.outcome().map(kind_of));
                 self.ready.push_back(chunk);
+                if let (None, Some(outcome)) = (&self.outcome, outcome) {
+                    self.outcome = Some(self.end_of(outcome));
+                }
             }
             Form::Events { tagger, splitter } => {
                 splitter.push(match tagger {
@@ -244,7 +262,7 @@ impl Relay {
         {
             match piece {
                 Ok(Piece::Pass(bytes)) => self.ready.push_back(bytes),
-                Ok(Piece::Response(outcome)) => self.outcome = self.outcome.or_else(|| Some(kind_of(outcome))),
+                Ok(Piece::Response(outcome)) => self.take_response(outcome),
                 Ok(Piece::Message { raw, data }) => self.take_message(raw, &data),
                 Err(sse::TooLong { .. }) => {
                     self.backend.cap_reached(Cap::Event);
@@ -253,6 +271,30 @@ impl Relay {
                     self.end = Some(Ended::Failed(error));
                 }
             }
+        }
+    }
+
+    /// Notes that a response has passed. One of another request leaves the call to wait for its own.
+    fn take_response(&mut self, outcome: Outcome) {
+        let is_stray = matches!(outcome, Outcome::Broken(fault) if fault.is_of_id());
+        if is_stray {
+            self.fault = Some("it sent a response that has another `id` than the request");
+        } else if self.outcome.is_none() {
+            self.outcome = Some(self.end_of(outcome));
+        } else if self.id.is_some() {
+            self.fault = Some("it answered more than once");
+        }
+        if let (Some(what), Some(End::As(_))) = (self.fault, &self.outcome) {
+            self.outcome = Some(End::Failed(self.broken(what)));
+        }
+    }
+
+    fn end_of(&self, outcome: Outcome) -> End {
+        match outcome {
+            Outcome::Broken(fault) => End::Failed(self.broken(fault.what())),
+            Outcome::Ok => End::As(Kind::Ok),
+            Outcome::RpcError { .. } => End::As(Kind::RpcError),
+            Outcome::ToolError => End::As(Kind::ToolError),
         }
     }
 
@@ -291,19 +333,24 @@ impl Relay {
 
     /// The backend's side is over. An event stream without the answer gets an error in its place.
     fn finish(&mut self, ended: Ended) -> Next {
-        match (self.outcome, ended, &self.form) {
-            (Some(kind), _, _) => Next::End(kind),
+        match (self.outcome.take(), ended, &self.form) {
+            (Some(end), _, _) => {
+                self.outcome = Some(end.clone());
+                Next::End(end)
+            }
             // Complete, but no response: what a backend says is passed on, not put right.
-            (None, Ended::Well, Form::Json(_)) => Next::End(Kind::UpstreamError),
+            (None, Ended::Well, Form::Json(_)) => Next::End(End::Failed(self.broken(NO_RESPONSE))),
             // The backend wants to be asked for the rest (2025-11-25, SEP-1699), or the client came for no answer.
-            (None, Ended::Well, Form::Events { .. }) if self.is_resumable() => Next::End(Kind::Ok),
+            (None, Ended::Well, Form::Events { .. }) if self.is_resumable() && self.fault.is_none() => {
+                Next::End(End::As(Kind::Ok))
+            }
             (None, Ended::Well, Form::Events { .. }) => {
-                let error = self.broken("it ended its answer before it was complete");
+                let error = self.broken(self.fault.unwrap_or(UNANSWERED));
                 self.end_with(error)
             }
             // Its connection broke. What it has said since the last id can still be had, which a client knows how to ask for.
-            (None, Ended::Failed(Error::BackendClosed { .. }), Form::Events { .. }) if self.is_resumable() => {
-                Next::End(Kind::UpstreamError)
+            (None, Ended::Failed(error @ Error::BackendClosed { .. }), Form::Events { .. }) if self.is_resumable() => {
+                Next::End(End::Failed(error))
             }
             (None, Ended::Failed(error), _) => self.end_with(error),
         }
@@ -312,14 +359,14 @@ impl Relay {
     fn end_with(&mut self, error: Error) -> Next {
         if self.id.is_none() && self.is_event_stream() {
             // There is nothing to tell, and its client may come back once more.
-            return Next::End(error.kind());
+            return Next::End(End::Failed(error));
         }
         match self.cut(&error) {
             Some(last) => {
                 if let Some(call) = self.holds.as_mut().and_then(|holds| holds.call.as_mut()) {
                     call.failed();
                 }
-                self.outcome = Some(error.kind());
+                self.outcome = Some(End::Failed(error));
                 self.end = Some(Ended::Well);
                 Next::Chunk(last)
             }
@@ -358,12 +405,13 @@ impl Drop for Relay {
 }
 
 impl Form {
-    fn events(backend: &Backend, side: &Side) -> Self {
+    /// The answer to request `id`, if to one.
+    fn events(backend: &Backend, side: &Side, id: Option<&OwnedId>) -> Self {
         let tagger = match side {
             Side::Legacy(_) => Some(Tagger::new(&EventId::tag(EventId::CALL, backend.name().as_str()))),
             Side::Modern => None,
         };
-        Self::Events { tagger, splitter: Box::new(Splitter::new(MAX_HELD_EVENT.bytes)) }
+        Self::Events { tagger, splitter: Box::new(Splitter::of(MAX_HELD_EVENT.bytes, id.cloned())) }
     }
 }
 
@@ -391,13 +439,5 @@ impl<'a> EventId<'a> {
         let (stream, rest) = id.split_once('/')?;
         let (backend, own) = rest.split_once('/')?;
         matches!(stream, Self::CALL | Self::NEWS).then_some(Self { stream, backend, own })
-    }
-}
-
-pub(crate) fn kind_of(outcome: Outcome) -> Kind {
-    match outcome {
-        Outcome::Ok => Kind::Ok,
-        Outcome::ToolError => Kind::ToolError,
-        Outcome::RpcError { .. } => Kind::RpcError,
     }
 }

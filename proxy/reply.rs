@@ -1,7 +1,7 @@
 //! What a client gets: JSON whole, a stream, or nothing but a status. The edge writes it.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::backend::sse;
@@ -49,12 +49,29 @@ pub(crate) enum Source {
     Relay(Relay),
 }
 
+/// How a stream ended that is complete.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    As(Kind),
+    /// With this error, be it told in the answer's place or not.
+    Failed(Error),
+}
+
+impl End {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::As(kind) => *kind,
+            Self::Failed(error) => error.kind(),
+        }
+    }
+}
+
 /// What comes next on a stream.
 #[derive(Debug)]
 pub(crate) enum Next {
     Chunk(Bytes),
     /// It is complete, and ended so.
-    End(Kind),
+    End(End),
     /// It broke off where nothing can be put right: the client must not take it for complete.
     Broken(Error),
 }
@@ -97,10 +114,10 @@ impl Source {
     }
 
     /// How it ended, if everything that matters to its client is out already.
-    pub(crate) fn outcome(&self) -> Option<Kind> {
+    pub(crate) fn outcome(&self) -> Option<End> {
         match self {
             Self::Batch(_) => None,
-            Self::Listen(_) | Self::News(_) => Some(Kind::Ok),
+            Self::Listen(_) | Self::News(_) => Some(End::As(Kind::Ok)),
             Self::Relay(relay) => relay.outcome(),
             Self::Crossing(crossing) => crossing.outcome(),
         }
@@ -165,6 +182,10 @@ impl Reply {
         }
         if let Error::MethodNotAllowed { allow, .. } = error {
             reply.headers.push((ALLOW, HeaderValue::from_static(allow)));
+        }
+        if matches!(error, Error::UnsupportedEncoding) {
+            // What would be read (RFC 9110, section 15.5.16).
+            reply.headers.push((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
         }
         reply
     }

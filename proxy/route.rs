@@ -185,19 +185,20 @@ async fn run(
         let mut request = opened.post(body.clone(), target.timeout, false);
         request.headers.push(exchange.request.request_id.header());
         let incoming = backend.send(request).await?;
-        match client::verdict(backend, &opened, Some(exchange.id()?), incoming).await? {
+        match client::verdict_of_call(backend, opened.session_id.is_some(), exchange.id()?, incoming).await? {
             client::Verdict::Answer(incoming) => {
                 let side = Side::Legacy(Asked::new(&session, leg, opened, Some(call.ticket())));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
             }
-            client::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+            client::Verdict::Refusal { status, code: UNSUPPORTED_VERSION, .. } if status.is_client_error() => {
                 // It speaks legacy no more, and has not run the request.
                 drop(call);
                 let broken = broken(backend, "it does not speak the protocol version any more that it did");
                 return Box::pin(modern_by_now(exchange, target, &session, broken)).await;
             }
             // To the client it would say that its session is gone, which is not what this error says.
-            client::Verdict::Refusal { status: StatusCode::NOT_FOUND, body, .. } => {
+            client::Verdict::Refusal { status: status @ StatusCode::NOT_FOUND, body, .. } => {
+                let body = client::in_band(backend, status, &body, exchange.id()?)?;
                 return Ok(refusal(exchange, StatusCode::OK, body));
             }
             client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
@@ -247,9 +248,9 @@ async fn modern(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<R
     let request =
         Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false, replica: None };
     let incoming = backend.send(request).await?;
-    match bridge::verdict(backend, incoming).await? {
+    match bridge::verdict(backend, exchange.id()?, incoming).await? {
         bridge::Verdict::Answer(incoming) => relayed(exchange, incoming, Side::Modern, target, None).await,
-        bridge::Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+        bridge::Verdict::Refusal { status, code: UNSUPPORTED_VERSION, .. } if status.is_client_error() => {
             backend.relist.notify_one();
             Err(broken(backend, "it does not speak the protocol version any more that it did"))
         }

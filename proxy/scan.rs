@@ -3,20 +3,56 @@
 //! It follows strings and brackets and looks at a few keys of the two outer levels. It is no validator: nothing is said
 //! before the brackets balance, and what is said of text that is not JSON means nothing.
 
+mod id;
 #[cfg(test)]
 mod tests;
 
 use memchr::memchr2;
 
+use self::id::{Found as FoundId, IdScan};
+use crate::jsonrpc::OwnedId;
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
+    /// With a response that breaks the protocol.
+    Broken(Fault),
     /// A result.
     Ok,
     /// A JSON-RPC error; the code is 0 where it is no integer.
     RpcError { code: i64 },
     /// A result with `isError: true`.
     ToolError,
+}
+
+/// What is wrong with a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It has a result and an error.
+    Both,
+    /// It has no id, though it is no error.
+    NoId,
+    /// Its id is not the request's.
+    OtherId,
+    /// Its result is no object, as every result of MCP is.
+    Result,
+}
+
+impl Fault {
+    /// In words, of the backend that sent it.
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Both => "its answer has both a result and an error",
+            Self::NoId => "its answer has no `id`",
+            Self::OtherId => "its answer has another `id` than the request",
+            Self::Result => "its result is not an object",
+        }
+    }
+
+    /// Whether it keeps a client from knowing the answer for its own.
+    pub(crate) fn is_of_id(self) -> bool {
+        matches!(self, Self::NoId | Self::OtherId)
+    }
 }
 
 /// What a message is, judged by the first key that tells.
@@ -49,6 +85,7 @@ pub(crate) struct Scan {
     token: Token,
     outer: Outer,
     inner: Inner,
+    id: IdScan,
     found: Found,
 }
 
@@ -73,6 +110,7 @@ enum Lexeme {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outer {
     Error,
+    Id,
     Other,
     Result,
 }
@@ -89,6 +127,8 @@ enum Inner {
 #[derive(Debug)]
 struct Found {
     result: bool,
+    result_is_null: bool,
+    result_is_object: bool,
     is_error: bool,
     error: bool,
     error_is_null: bool,
@@ -97,6 +137,11 @@ struct Found {
 
 impl Scan {
     pub(crate) const fn new() -> Self {
+        Self::of(None)
+    }
+
+    /// Of an answer to request `id`, if it is to be one.
+    pub(crate) const fn of(id: Option<OwnedId>) -> Self {
         Self {
             kind: Kind::Other,
             complete: false,
@@ -107,8 +152,23 @@ impl Scan {
             token: Token::new(),
             outer: Outer::Other,
             inner: Inner::Other,
-            found: Found { result: false, is_error: false, error: false, error_is_null: false, code: 0 },
+            id: IdScan::new(id),
+            found: Found {
+                result: false,
+                result_is_null: false,
+                result_is_object: false,
+                is_error: false,
+                error: false,
+                error_is_null: false,
+                code: 0,
+            },
         }
+    }
+
+    /// Begins anew with the next message. Returns what was found in this one.
+    pub(crate) fn take(&mut self) -> Self {
+        let next = Self::of(self.id.take_expected());
+        std::mem::replace(self, next)
     }
 
     /// Takes the next bytes of the message.
@@ -137,7 +197,26 @@ impl Scan {
 
     /// Of a response, once it is complete.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
-        (self.complete && self.is_response()).then(|| self.found.outcome())
+        (self.complete && self.is_response()).then(|| match self.fault() {
+            Some(fault) => Outcome::Broken(fault),
+            None => self.found.outcome(),
+        })
+    }
+
+    /// A `null` beside the other key counts as absent: some peers print every field they have.
+    fn fault(&self) -> Option<Fault> {
+        let found = &self.found;
+        let is_error = found.error && !(found.error_is_null && found.result);
+        match self.id.found() {
+            FoundId::Other => return Some(Fault::OtherId),
+            // Of an error about a message whose id could not be read.
+            FoundId::None if !is_error => return Some(Fault::NoId),
+            FoundId::None | FoundId::Own => {}
+        }
+        match is_error {
+            true => (found.result && !found.result_is_null).then_some(Fault::Both),
+            false => (!found.result_is_object).then_some(Fault::Result),
+        }
     }
 
     fn byte(&mut self, byte: u8) {
@@ -167,8 +246,13 @@ impl Scan {
         let (text, rest) = chunk.split_at(memchr2(b'"', b'\\', chunk).unwrap_or(chunk.len()));
         if self.at_key {
             text.iter().for_each(|&byte| self.token.push(byte));
+        } else if self.in_id() {
+            self.id.text(text);
         }
         let Some((&byte, rest)) = rest.split_first() else { return rest };
+        if byte != b'"' && self.in_id() {
+            self.id.escaped();
+        }
         self.lexeme = if byte == b'"' { Lexeme::Plain } else { Lexeme::Escape };
         rest
     }
@@ -199,7 +283,10 @@ impl Scan {
         self.depth += 1;
         match self.depth {
             1 if !object => self.kind = Kind::Batch,
-            2 => (self.inner_object, self.inner) = (object, Inner::Other),
+            2 => {
+                (self.inner_object, self.inner) = (object, Inner::Other);
+                self.found.result_is_object |= object && self.outer == Outer::Result;
+            }
             _ => {}
         }
         self.at_key = self.in_object();
@@ -225,6 +312,8 @@ impl Scan {
         self.lexeme = Lexeme::String;
         if self.at_key {
             self.token.clear();
+        } else if self.in_id() {
+            self.id.begins();
         }
     }
 
@@ -243,6 +332,7 @@ impl Scan {
     fn outer_key(&mut self) {
         let (outer, kind) = match self.token.bytes() {
             b"error" => (Outer::Error, Kind::Response),
+            b"id" => (Outer::Id, Kind::Other),
             b"method" => (Outer::Other, Kind::Call),
             b"result" => (Outer::Result, Kind::Response),
             _ => (Outer::Other, Kind::Other),
@@ -253,8 +343,12 @@ impl Scan {
         }
         match outer {
             Outer::Error => (self.found.error, self.found.error_is_null, self.found.code) = (true, false, 0),
+            Outer::Id => self.id.clear(),
             Outer::Other => {}
-            Outer::Result => (self.found.result, self.found.is_error) = (true, false),
+            Outer::Result => {
+                self.found.result = true;
+                (self.found.result_is_null, self.found.result_is_object, self.found.is_error) = (false, false, false);
+            }
         }
     }
 
@@ -277,11 +371,18 @@ impl Scan {
     fn settle(&mut self) {
         match (self.depth, self.outer, self.inner) {
             (1, Outer::Error, _) => self.found.error_is_null = self.token.bytes() == b"null",
+            (1, Outer::Id, _) => self.id.ends(self.token.text()),
+            (1, Outer::Result, _) => self.found.result_is_null = self.token.bytes() == b"null",
             (2, _, Inner::Code) => self.found.code = self.token.integer().unwrap_or(0),
             (2, _, Inner::IsError) => self.found.is_error = self.token.bytes() == b"true",
             _ => {}
         }
         self.token.clear();
+    }
+
+    /// Whether a string would be the id.
+    fn in_id(&self) -> bool {
+        self.outer == Outer::Id && self.depth == 1
     }
 
     /// Whether the level at hand is an object that is looked into.
@@ -351,7 +452,12 @@ impl Token {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
+    /// Nothing if too long.
+    fn text(&self) -> Option<&str> {
+        (self.length <= Self::ROOM).then(|| std::str::from_utf8(self.bytes()).ok()).flatten()
+    }
+
     fn integer(&self) -> Option<i64> {
-        std::str::from_utf8(self.bytes()).ok()?.parse().ok()
+        self.text()?.parse().ok()
     }
 }

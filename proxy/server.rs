@@ -23,7 +23,7 @@ use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 use self::accept::{Socket, Stream};
 use self::body::Announced;
 use self::downstream::Downstream;
-use self::http1::{Http1, Unread};
+use self::http1::{Http1, MAX_HEADERS, Unread};
 use self::rules::Pass;
 use self::write::{Writer, Written};
 use crate::admin;
@@ -187,9 +187,10 @@ impl Edge {
         let error = match read {
             Ok(Ok(())) => return true,
             Ok(Err(Unread::Closed)) => return false,
-            Ok(Err(Unread::TooLarge)) => Error::HttpMalformed { problem: HEAD_TOO_LARGE, too_large: true },
+            Ok(Err(Unread::TooLarge)) => head_too_large(),
+            Ok(Err(Unread::TooMany)) => too_many_headers(),
             Ok(Err(Unread::Malformed)) => {
-                Error::HttpMalformed { problem: "the request is not valid HTTP", too_large: false }
+                Error::HttpMalformed { problem: "the request is not valid HTTP".into(), too_large: false }
             }
             Err(_) => Error::RequestTimeout,
         };
@@ -276,7 +277,7 @@ impl Edge {
         let header = downstream.head();
         let refused = |error: &Error| Err(Box::new(dispatch::refuse(&self.gateway, &head.request, error, None)));
         if size(&header.headers) + header.uri.path().len() > MAX_HEAD {
-            return refused(&Error::HttpMalformed { problem: HEAD_TOO_LARGE, too_large: true });
+            return refused(&head_too_large());
         }
         let Some(listener) = world.listener else {
             // A web page in the operator's browser has no business here.
@@ -316,7 +317,15 @@ impl Edge {
     }
 }
 
-const HEAD_TOO_LARGE: &str = "the request head is too large";
+fn head_too_large() -> Error {
+    let problem = format!("the request head is larger than {}", MaxBytes::fixed(MAX_HEAD));
+    Error::HttpMalformed { problem: problem.into(), too_large: true }
+}
+
+fn too_many_headers() -> Error {
+    let problem = format!("the request has more than {MAX_HEADERS} header fields, the most that the gateway takes");
+    Error::HttpMalformed { problem: problem.into(), too_large: true }
+}
 
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))

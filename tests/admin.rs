@@ -123,7 +123,8 @@ async fn calls_are_counted_by_how_they_ended() {
         ),
         (200, json, r#""error":{"code":-32603,"message":"no"}"#, "rpc_error"),
         (400, json, r#""error":{"code":-32602,"message":"no"}"#, "rpc_error"),
-        (500, json, r#""error":{"code":-32603,"message":"no"}"#, "upstream_error"),
+        (500, json, r#""error":{"code":-32603,"message":"no"}"#, "rpc_error"),
+        (500, json, r#""result":{"content":[]}"#, "upstream_error"),
         (200, "text/html", "", "upstream_error"),
     ] {
         let before = proxy.metric(&calls(outcome)).await.unwrap_or(0.0);

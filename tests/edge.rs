@@ -326,6 +326,37 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
+async fn a_head_beyond_a_cap_is_told_which() {
+    let (_backend, proxy) = echo().await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(64 << 10));
+    let many: String = (0..200).map(|number| format!("X-{number}: x\r\n")).collect();
+
+    for (headers, says) in [(long, "head is larger than 65536 bytes"), (many, "more than 128 header fields")] {
+        let mut raw = Raw::connect(proxy.address()).await;
+        raw.write(format!("{}{headers}Content-Length: 0\r\n\r\n", raw.head())).await;
+        let answer = raw.response().await;
+
+        let message = answer.json()["error"]["message"].to_string();
+        assert_eq!(answer.status, 431, "{answer:?}");
+        assert!(message.contains(says), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_encoded_is_refused_with_what_would_be_read() {
+    let (_backend, proxy) = echo().await;
+    let client = proxy.client().await;
+
+    let refused = client.with_header("content-encoding", "gzip").post("\u{1f}not JSON").await;
+
+    assert_eq!((refused.status, refused.code(), refused.header("accept-encoding")), (415, 415, "identity"));
+    assert!(refused.message().contains("`Content-Encoding`"), "{refused:?}");
+    assert_eq!(client.with_header("content-encoding", "identity").post(PING).await.status, 200);
+    let other = client.with_header("content-type", "text/plain").post(PING).await;
+    assert_eq!((other.status, other.header("accept-encoding")), (415, ""), "it is not about the encoding");
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_refused() {
     let (_backend, proxy) = echo().await;
 

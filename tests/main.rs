@@ -6,9 +6,11 @@
 mod support;
 
 mod admin;
+mod backend_errors;
 mod backend_series;
 mod backend_sessions;
 mod bridge;
+mod broken_answers;
 mod bytes;
 mod calls;
 mod caps;

@@ -5,6 +5,7 @@
 mod capabilities;
 mod modern;
 mod own;
+mod refusal;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use self::capabilities::instructions;
 pub(crate) use self::modern::listen as subscribe;
 pub(crate) use self::modern::{Caching, Discovered, Probed, Refused, discover};
 pub(crate) use self::own::Own;
+use self::refusal::refused;
+pub(crate) use self::refusal::{in_band, verdict_of_call};
 use super::sse::Events;
 use super::{Backend, Incoming, Outgoing};
 use crate::era::Version;
@@ -145,16 +148,16 @@ pub(crate) async fn verdict_on(
     /// "Session not found", as SDKs have it.
     const NO_SESSION: i64 = -32001;
     let status = incoming.status;
-    let refused = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
     if status.is_success() {
         return Ok(Verdict::Answer(incoming));
     }
+    let refused = refused(backend, &incoming);
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
         }
         StatusCode::NOT_FOUND if in_session && !incoming.is_json() => return Ok(Verdict::SessionLost),
-        _ if !status.is_client_error() => return Err(refused()),
+        _ if !status.is_client_error() => return Err(refused),
         _ => {}
     }
     let body = incoming.collect(MAX_SMALL_ANSWER, backend.name()).await?;
@@ -173,7 +176,7 @@ pub(crate) async fn verdict_on(
             Ok(Verdict::Refusal { status, code: code.unwrap_or(0), body })
         }
         _ if in_session && status == StatusCode::NOT_FOUND => Ok(Verdict::SessionLost),
-        _ => Err(refused()),
+        _ => Err(refused),
     }
 }
 

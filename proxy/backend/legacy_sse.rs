@@ -60,7 +60,7 @@ impl LegacySse {
                 return Err(Error::BackendCredentials { backend, status });
             }
             StatusCode::OK => {}
-            _ => return Err(Error::BackendStatus { backend, status }),
+            _ => return Err(Error::BackendStatus { backend, status, retry_after: incoming.retry_after() }),
         }
         if !incoming.is_event_stream() {
             return Err(self.broken("its URL gives no event stream"));

@@ -1,6 +1,6 @@
 //! The seam: one request to a backend and the head of its answer, however they get there.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -103,6 +103,13 @@ impl Incoming {
     /// Whether the body is JSON.
     pub(crate) fn is_json(&self) -> bool {
         is_of_type(&self.headers, "application/json")
+    }
+
+    /// When it is worth trying again, where it says so.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let value = self.headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+        let until = || httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok();
+        value.parse().ok().map(Duration::from_secs).or_else(until)
     }
 
     /// The body whole, up to `max`.

@@ -14,6 +14,7 @@ use crate::backend::{Backend, Body, Incoming};
 use crate::dispatch::Exchange;
 use crate::error::{Error, MaxBytes};
 use crate::metrics::Cap;
+use crate::relay::UNANSWERED;
 
 /// How long a backend is left alone that ended its stream to be asked for the rest, when it does not say.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -103,6 +104,17 @@ impl Answer {
                 }
             }
         }
+    }
+
+    /// What to say when it has ended, and the response was not in it.
+    pub(super) fn ended(&self) -> Error {
+        broken(
+            &self.backend,
+            match self.form {
+                Form::Events(_) => UNANSWERED,
+                Form::Json(_) => "its answer is not a response to the request",
+            },
+        )
     }
 
     fn take(&mut self, chunk: &[u8]) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use super::to_modern::ToModern;
 use crate::backend::sse;
 use crate::error::{Error, Kind};
 use crate::jsonrpc::{self, OwnedId};
-use crate::reply::{Next, Reply, Source};
+use crate::reply::{End, Next, Reply, Source};
 
 /// How long the status waits for what the backend says first. After that it is a stream, and comments tell the client, and all
 /// that stand between, that the call goes on.
@@ -40,7 +40,7 @@ pub(crate) struct Crossing {
     direction: Direction,
     /// What was looked at ahead.
     ready: VecDeque<Bytes>,
-    outcome: Option<Kind>,
+    outcome: Option<End>,
 }
 
 impl Direction {
@@ -85,7 +85,7 @@ impl Crossing {
                 Next::End(_) | Next::Broken(_) => break,
             }
         }
-        self.outcome.is_some_and(|kind| !matches!(kind, Kind::Ok | Kind::ToolError))
+        self.outcome.as_ref().is_some_and(|end| !matches!(end.kind(), Kind::Ok | Kind::ToolError))
     }
 
     pub(crate) async fn next(&mut self) -> Next {
@@ -96,18 +96,18 @@ impl Crossing {
     }
 
     async fn take_next(&mut self) -> Next {
-        if let Some(kind) = self.outcome {
-            return Next::End(kind);
+        if let Some(end) = &self.outcome {
+            return Next::End(end.clone());
         }
         match self.direction.advance(&self.id).await {
             Ok(Step::Event(event)) => Next::Chunk(sse::event(&event)),
             Ok(Step::Last(shaped)) => {
-                self.outcome = Some(shaped.kind);
+                self.outcome = Some(End::As(shaped.kind));
                 Next::Chunk(sse::event(&shaped.body))
             }
             Err(error) => {
                 let last = self.cut(&error);
-                self.outcome = Some(error.kind());
+                self.outcome = Some(End::Failed(error));
                 Next::Chunk(last)
             }
         }
@@ -123,7 +123,7 @@ impl Crossing {
     }
 
     /// How it ended, if everything that matters to its client is out already.
-    pub(crate) fn outcome(&self) -> Option<Kind> {
-        self.outcome.filter(|_| self.ready.is_empty())
+    pub(crate) fn outcome(&self) -> Option<End> {
+        self.outcome.clone().filter(|_| self.ready.is_empty())
     }
 }

@@ -21,6 +21,7 @@ use http::StatusCode;
 
 use crate::backend::{Backend, Incoming, client};
 use crate::error::Error;
+use crate::jsonrpc::Id;
 
 /// What a backend made of a modern request.
 pub(crate) enum Verdict {
@@ -31,14 +32,14 @@ pub(crate) enum Verdict {
 }
 
 /// Looks at the head of an answer to a modern request, and into the body where it is a refusal.
-pub(crate) async fn verdict(backend: &Backend, incoming: Incoming) -> Result<Verdict, Error> {
+pub(crate) async fn verdict(backend: &Backend, id: Id<'_>, incoming: Incoming) -> Result<Verdict, Error> {
     let status = incoming.status;
-    match client::verdict_on(backend, false, None, incoming).await? {
+    match client::verdict_of_call(backend, false, id, incoming).await? {
         client::Verdict::Answer(incoming) => Ok(Verdict::Answer(incoming)),
         client::Verdict::Refusal { status, body, code } => Ok(Verdict::Refusal { status, body, code }),
         // There is no session to lose.
         client::Verdict::SessionLost => {
-            Err(Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() })
+            Err(Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16(), retry_after: None })
         }
     }
 }

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::value::RawValue;
 
-use crate::backend::client;
+use super::answer::broken;
+use crate::backend::{Backend, client};
 use crate::error::{
-    HEADER_MISMATCH, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, MISSING_CAPABILITY, RESOURCE_NOT_FOUND,
+    Error, HEADER_MISMATCH, INVALID_PARAMS, Kind, METHOD_NOT_FOUND, MISSING_CAPABILITY, RESOURCE_NOT_FOUND,
     UNSUPPORTED_VERSION,
 };
-use crate::jsonrpc::{self, ErrorObject, OwnedId, Response, json_string};
+use crate::jsonrpc::{self, OwnedId, Response, json_string};
+use crate::scan::Fault;
 
 /// What stands in the `_meta` of every modern result that the gateway makes or reshapes.
 pub(crate) const SERVER_INFO: &str = concat!(
@@ -33,11 +35,12 @@ pub(crate) struct Shaped {
     pub(crate) status: StatusCode,
 }
 
-/// A legacy backend's response, for a modern client.
-pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response: &Response<'_>) -> Shaped {
+/// A legacy backend's response, for a modern client. Nothing where its result is no object: that cannot say what every result
+/// must, nor can it be cleared of what its client does not know.
+pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response: &Response<'_>) -> Option<Shaped> {
     let value = response.value.get();
     if !response.error {
-        return shaped(id, value, modern_result(method, value));
+        return modern_result(method, value).map(|result| shaped(id, value, &result));
     }
     let code = client::error_code(response.value).unwrap_or(0);
     let (code, data, status) = match code {
@@ -51,7 +54,7 @@ pub(crate) fn to_modern(method: &str, uri: Option<&str>, id: &OwnedId, response:
         METHOD_NOT_FOUND => (code, None, StatusCode::NOT_FOUND),
         _ => (code, None, StatusCode::OK),
     };
-    Shaped { body: error_body(id, value, code, data.as_deref()), kind: Kind::RpcError, status }
+    Some(Shaped { body: error_body(id, value, code, data.as_deref()), kind: Kind::RpcError, status })
 }
 
 /// A legacy backend's refusal for a modern client that cannot do what the backend wants first, visit a URL (2026-07-28,
@@ -65,15 +68,14 @@ pub(crate) fn lacks_urls(id: &OwnedId, response: &Response<'_>) -> Shaped {
 /// The code of a backend's error whose own code would mean something else to the client: HTTP's "bad gateway".
 const OF_BACKEND: i64 = 502;
 
-/// A result in its new shape, or an error where it has none: what is no object cannot say what every result must, nor can it
-/// be cleared of what its client does not know.
-fn shaped(id: &OwnedId, value: &str, result: Option<String>) -> Shaped {
-    if let Some(result) = result {
-        return Shaped { body: jsonrpc::result_body(id.raw(), &result), kind: kind_of(value), status: StatusCode::OK };
-    }
-    let error = ErrorObject { code: OF_BACKEND, message: "the backend's result is not an object".into(), data: None };
-    let body = jsonrpc::error_body(Some(id.raw()), &error);
-    Shaped { body, kind: Kind::UpstreamError, status: StatusCode::OK }
+/// A result in its new shape.
+fn shaped(id: &OwnedId, value: &str, result: &str) -> Shaped {
+    Shaped { body: jsonrpc::result_body(id.raw(), result), kind: kind_of(value), status: StatusCode::OK }
+}
+
+/// What is said of a result that has no other shape.
+pub(crate) fn no_object(backend: &Backend) -> Error {
+    broken(backend, Fault::Result.what())
 }
 
 /// A result with all that a modern one must have. What the backend said itself stays. `None` for what is no object.
@@ -102,11 +104,11 @@ fn modern_result(method: &str, result: &str) -> Option<String> {
     Some(shaped)
 }
 
-/// A modern backend's complete response, for a legacy client.
-pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> Shaped {
+/// A modern backend's complete response, for a legacy client. Nothing where its result is no object.
+pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> Option<Shaped> {
     let value = response.value.get();
     if !response.error {
-        return shaped(id, value, legacy_result(value));
+        return legacy_result(value).map(|result| shaped(id, value, &result));
     }
     let code = client::error_code(response.value).unwrap_or(0);
     let has_uri = || jsonrpc::member(value, "data").and_then(|data| jsonrpc::member(data, "uri")).is_some();
@@ -115,7 +117,7 @@ pub(crate) fn to_legacy(method: &str, id: &OwnedId, response: &Response<'_>) -> 
         HEADER_MISMATCH | MISSING_CAPABILITY | UNSUPPORTED_VERSION => OF_BACKEND,
         _ => code,
     };
-    Shaped { body: error_body(id, value, code, None), kind: Kind::RpcError, status: StatusCode::OK }
+    Some(Shaped { body: error_body(id, value, code, None), kind: Kind::RpcError, status: StatusCode::OK })
 }
 
 /// A result without what only modern clients know. Structured content that is no object has no place in a legacy one; its

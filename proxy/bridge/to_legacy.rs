@@ -252,10 +252,13 @@ impl Head {
                 let mut request = opened.post(body.clone(), timeout, false);
                 request.headers.push(request_id.clone());
                 let incoming = backend.send(request).await?;
-                match client::verdict(&backend, &opened, Some(id.borrow()), incoming).await? {
+                match client::verdict_of_call(&backend, opened.session_id.is_some(), id.borrow(), incoming).await? {
                     Verdict::Answer(incoming) => return Ok((opened, incoming)),
                     // An error that came with a status of its own says the same without one.
-                    Verdict::Refusal { body, .. } => return Ok((opened, Incoming::json(StatusCode::OK, body))),
+                    Verdict::Refusal { status, body, .. } => {
+                        let body = client::in_band(&backend, status, &body, id.borrow())?;
+                        return Ok((opened, Incoming::json(StatusCode::OK, body)));
+                    }
                     Verdict::SessionLost if is_last_try => break,
                     Verdict::SessionLost => opened = leg.open(&session, Some(&opened)).await?,
                 }
@@ -326,20 +329,25 @@ impl Call {
     async fn step(&mut self, client: &OwnedId) -> Result<Step, Error> {
         loop {
             let Some(data) = self.hear().await? else {
-                return Err(broken(&self.backend, "it ended its answer before it was complete"));
+                return Err(match &self.answer {
+                    Some(answer) => answer.ended(),
+                    None => broken(&self.backend, "it gave no answer"),
+                });
             };
             match jsonrpc::parse(&data) {
                 Ok(Message::Response(response))
                     if response.id == Some(self.sent.id.borrow()) || response.id.is_none() =>
                 {
                     self.sent.is_answered = true;
-                    return Ok(match urls_wanted(&response) {
+                    return match urls_wanted(&response) {
                         Some(question) if self.capabilities.can("elicitation/create", Some("url")) => {
-                            Step::Asks(question)
+                            Ok(Step::Asks(question))
                         }
-                        Some(_) => Step::Done(shape::lacks_urls(client, &response)),
-                        None => Step::Done(shape::to_modern(self.method, self.uri.as_deref(), client, &response)),
-                    });
+                        Some(_) => Ok(Step::Done(shape::lacks_urls(client, &response))),
+                        None => shape::to_modern(self.method, self.uri.as_deref(), client, &response)
+                            .map(Step::Done)
+                            .ok_or_else(|| shape::no_object(&self.backend)),
+                    };
                 }
                 Ok(Message::Notification(notification)) => {
                     if let Some(event) = self.notification(&notification, &data) {

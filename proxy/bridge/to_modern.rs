@@ -24,7 +24,7 @@ use super::envelope::{self, Envelope};
 use super::shape::{self, Shaped};
 use super::{Verdict, params, question, verdict};
 use crate::backend::client;
-use crate::backend::{Backend, Outgoing};
+use crate::backend::{Backend, Incoming, Outgoing};
 use crate::catalog;
 use crate::dispatch::Exchange;
 use crate::error::{Error, HEADER_MISMATCH, Kind, MaxBytes, UNSUPPORTED_VERSION};
@@ -147,14 +147,15 @@ impl Call {
     /// Begins to send a request. The first one is sent again, once, if the backend wants other headers.
     fn send(&mut self, body: Bytes) {
         let (backend, timeout, anew) = (Arc::clone(&self.backend), self.timeout, self.anew.take());
+        let id = self.own_id.clone();
         let mut headers = std::mem::take(&mut self.headers);
         self.sending = Some(Box::pin(async move {
-            let first = sent(&backend, &headers, &body, timeout).await?;
-            let (Verdict::Refusal { code: HEADER_MISMATCH, .. }, Some(anew)) = (&first, anew) else {
-                return Ok((first, headers));
-            };
+            let first = sent(&backend, &headers, (&id, &body), timeout).await?;
+            let wants_others =
+                matches!(&first, Verdict::Refusal { status, code: HEADER_MISMATCH, .. } if status.is_client_error());
+            let Some(anew) = anew.filter(|_| wants_others) else { return Ok((first, headers)) };
             anew.make(&backend, &mut headers).await?;
-            Ok((sent(&backend, &headers, &body, timeout).await?, headers))
+            Ok((sent(&backend, &headers, (&id, &body), timeout).await?, headers))
         }));
     }
 
@@ -166,12 +167,15 @@ impl Call {
     fn take(&mut self, verdict: Verdict) -> Result<(), Error> {
         let incoming = match verdict {
             Verdict::Answer(incoming) => incoming,
-            Verdict::Refusal { code: UNSUPPORTED_VERSION, .. } => {
+            Verdict::Refusal { status, code: UNSUPPORTED_VERSION, .. } if status.is_client_error() => {
                 // What it speaks is found out anew with its next listing.
                 self.backend.relist.notify_one();
                 return Err(broken(&self.backend, "it does not speak the protocol version any more that it did"));
             }
-            Verdict::Refusal { body, .. } => crate::backend::Incoming::json(http::StatusCode::OK, body),
+            Verdict::Refusal { status, body, .. } => {
+                let body = client::in_band(&self.backend, status, &body, self.own_id.borrow())?;
+                Incoming::json(http::StatusCode::OK, body)
+            }
         };
         self.answer = Some(Answer::new(&self.backend, None, incoming, self.max)?);
         Ok(())
@@ -198,7 +202,7 @@ impl Call {
             } else {
                 let Some(answer) = &mut self.answer else { return Err(broken(&self.backend, "it gave no answer")) };
                 let Some(data) = until_cancelled(cancelled.as_ref(), answer.next()).await? else {
-                    return Err(broken(&self.backend, "it ended its answer before it was complete"));
+                    return Err(answer.ended());
                 };
                 if let Some(step) = self.message(&data)? {
                     return Ok(step);
@@ -219,7 +223,8 @@ impl Call {
                 match &*result_type {
                     "complete" => {
                         self.answer = None;
-                        Ok(Some(Step::Last(shape::to_legacy(self.method, &self.id, &response))))
+                        let shaped = shape::to_legacy(self.method, &self.id, &response);
+                        shaped.map(|last| Some(Step::Last(last))).ok_or_else(|| shape::no_object(&self.backend))
                     }
                     "input_required" => {
                         self.answer = None;
@@ -310,12 +315,12 @@ impl Call {
 async fn sent(
     backend: &Backend,
     headers: &[(HeaderName, HeaderValue)],
-    body: &Bytes,
+    (id, body): (&OwnedId, &Bytes),
     timeout: Timeout,
 ) -> Result<Verdict, Error> {
     let (headers, body) = (headers.to_vec(), body.clone());
     let request = Outgoing { verb: Method::POST, headers, body, timeout, repeatable: false, replica: None };
-    verdict(backend, backend.send(request).await?).await
+    verdict(backend, id.borrow(), backend.send(request).await?).await
 }
 
 /// The request with another id and more in its `params`, which the envelope has put there.

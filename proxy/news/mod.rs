@@ -22,7 +22,7 @@ use crate::error::Kind;
 use crate::gateway::Gateway;
 use crate::jsonrpc;
 use crate::relay::EventId;
-use crate::reply::Next;
+use crate::reply::{End, Next};
 use crate::session::StreamGuard;
 use crate::snapshot::Snapshot;
 
@@ -112,10 +112,10 @@ impl News {
             let session = &self.guard.session;
             tokio::select! {
                 biased;
-                () = session.until_over() => return Next::End(Kind::Ok),
+                () = session.until_over() => return Next::End(End::As(Kind::Ok)),
                 changed = self.changes.changed() => {
                     if changed.is_err() {
-                        return Next::End(Kind::Ok);
+                        return Next::End(End::As(Kind::Ok));
                     }
                     self.listen();
                 }

@@ -61,8 +61,8 @@ async fn collect(downstream: &mut Downstream, max: MaxBytes) -> Result<Bytes, Er
 fn unread(why: Unread) -> Error {
     match why {
         Unread::Closed => Error::ClientClosed,
-        Unread::Malformed | Unread::TooLarge => {
-            Error::HttpMalformed { problem: "the chunks of the body are not valid HTTP", too_large: false }
+        Unread::Malformed | Unread::TooLarge | Unread::TooMany => {
+            Error::HttpMalformed { problem: "the chunks of the body are not valid HTTP".into(), too_large: false }
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::deadline::within;
 use crate::framing::{self, Framing, Malformed};
 
 /// The most headers of a request.
-const MAX_HEADERS: usize = 128;
+pub(super) const MAX_HEADERS: usize = 128;
 /// What is read at once where it is not known how much there is, by way of the stack.
 const READ: usize = 4 * 1024;
 /// How much of what a client sends ahead is read while it is answered.
@@ -73,6 +73,8 @@ pub(super) enum Unread {
     Closed,
     Malformed,
     TooLarge,
+    /// Headers.
+    TooMany,
 }
 
 impl From<Malformed> for Unread {
@@ -143,7 +145,7 @@ impl Http1 {
             .parse_request_with_uninit_headers(&mut request, &self.read, &mut space)
             .map_err(
                 |error| {
-                    if error == httparse::Error::TooManyHeaders { Unread::TooLarge } else { Unread::Malformed }
+                    if error == httparse::Error::TooManyHeaders { Unread::TooMany } else { Unread::Malformed }
                 },
             )?;
         let httparse::Status::Complete(length) = parsed else { return Ok(false) };

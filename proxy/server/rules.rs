@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{ACCEPT, HOST, ORIGIN};
+use http::header::{ACCEPT, CONTENT_ENCODING, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 use toolgate_config::{HostPattern, Listener};
@@ -45,6 +45,7 @@ pub(super) fn judge(listener: &Listener, verb: &Method, uri: &Uri, headers: &Hea
         Method::GET => accepts(headers, &["text/event-stream"])?,
         Method::POST => {
             is_json(headers)?;
+            is_plain(headers)?;
             accepts(headers, &["application/json", "text/event-stream"])?;
         }
         Method::DELETE => {}
@@ -84,6 +85,13 @@ fn is_json(headers: &HeaderMap) -> Result<(), Error> {
 fn accepts_as_usual(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(ACCEPT).iter();
     values.next().is_some_and(|value| value == "application/json, text/event-stream") && values.next().is_none()
+}
+
+/// Every coding is named in the header, one after the other (RFC 9110, section 8.4).
+fn is_plain(headers: &HeaderMap) -> Result<(), Error> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    if codings.all(|coding| is_none(coding.trim_ascii())) { Ok(()) } else { Err(Error::UnsupportedEncoding) }
 }
 
 /// Whether the client takes each of the types that its answer may have. One that names none takes all (RFC 9110, 12.5.1).
@@ -220,6 +228,8 @@ mod tests {
         assert_eq!(verdict(Method::POST, "/mcp", &GOOD).unwrap(), Pass::Request);
         let typed = [("host", "MCP.example.com:443"), ("content-type", "Application/JSON; charset=utf-8")];
         assert_eq!(verdict(Method::POST, "/mcp", &typed).unwrap(), Pass::Request);
+        let named = [GOOD[0], GOOD[1], ("content-encoding", "Identity,"), ("content-encoding", "")];
+        assert_eq!(verdict(Method::POST, "/mcp", &named).unwrap(), Pass::Request);
     }
 
     #[test]
@@ -233,6 +243,10 @@ mod tests {
         assert_eq!(status(verdict(Method::POST, "/mcp", &[host, ("origin", "null")])), 403);
         assert_eq!(status(verdict(Method::POST, "/mcp", &[host, ("content-type", "text/plain")])), 415);
         assert_eq!(status(verdict(Method::POST, "/mcp", &[host])), 415);
+        for coding in ["gzip", "identity, br"] {
+            let encoded = [GOOD[0], GOOD[1], ("content-encoding", coding)];
+            assert_eq!(status(verdict(Method::POST, "/mcp", &encoded)), 415);
+        }
         assert_eq!(status(verdict(Method::PUT, "/mcp", &GOOD)), 405);
         assert_eq!(status(verdict(Method::OPTIONS, "/mcp", &GOOD)), 405);
         assert_eq!(status(verdict(Method::GET, "/mcp", &[host, ("accept", "application/json")])), 406);

@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep_until};
 use super::Headers;
 use super::downstream::Downstream;
 use crate::backend::sse;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::gateway::{Gateway, Phase};
 use crate::record::Record;
-use crate::reply::{Body, Next, Reply, Source};
+use crate::reply::{Body, End, Next, Reply, Source};
 
 /// How much of a stream is gathered before it is written.
 const GATHERED: usize = 16 * 1024;
@@ -32,7 +32,7 @@ enum Ended {
     Failed(Error),
     /// The client left, or did not read.
     Left,
-    Well(Kind),
+    Well(End),
 }
 
 /// Writes replies to one client.
@@ -82,25 +82,20 @@ impl Writer<'_> {
         let open = self.count(&source);
         let mut last = Vec::new();
         let ended = self.relay(downstream, &mut source, &mut last).await;
-        let kind = match &ended {
-            Ended::Well(kind) => Some(*kind),
-            Ended::Failed(error) => Some(error.kind()),
-            Ended::Left => source.outcome(),
+        let (is_whole, end) = match ended {
+            Ended::Well(end) => (true, Some(end)),
+            // The client must not take what it got for complete.
+            Ended::Failed(error) => (false, Some(End::Failed(error))),
+            Ended::Left => (false, source.outcome()),
         };
         // Whatever the stream holds on to, the connection to its backend above all, goes before the last byte is awaited.
         drop((source, open));
-        let (written, failure) = match ended {
-            Ended::Well(_) => (downstream.send(&last, true).await.is_ok(), None),
-            // The client must not take what it got for complete.
-            Ended::Failed(error) => (false, Some(error)),
-            Ended::Left => (false, None),
-        };
-        if let (Some(mut record), Some(kind)) = (reply.record, kind) {
-            if let Some(error) = &failure {
-                record.failed(error);
-                error.cap().into_iter().for_each(|cap| self.gateway.metrics.cap_reached(cap));
-            }
-            record.end(kind);
+        let written = is_whole && downstream.send(&last, true).await.is_ok();
+        if let Some(End::Failed(error)) = &end {
+            error.cap().into_iter().for_each(|cap| self.gateway.metrics.cap_reached(cap));
+        }
+        if let (Some(record), Some(end)) = (reply.record, end) {
+            record.ended(&end);
         }
         if written { Written::Whole } else { Written::Broken }
     }
@@ -138,7 +133,7 @@ impl Writer<'_> {
                     () = &mut stopping => {
                         let Some(cut) = source.cut(&Error::CutShort) else { return Ended::Failed(Error::CutShort) };
                         last.push(cut);
-                        return Ended::Well(source.outcome().unwrap_or(Kind::Internal));
+                        return Ended::Well(source.outcome().unwrap_or(End::Failed(Error::CutShort)));
                     }
                     () = sleep_until(written + self.keep_alive), if comments => {
                         Next::Chunk(Bytes::from_static(sse::KEEP_ALIVE))
@@ -147,7 +142,7 @@ impl Writer<'_> {
             };
             match next {
                 Next::Chunk(chunk) => last.push(chunk),
-                Next::End(kind) => return Ended::Well(kind),
+                Next::End(end) => return Ended::Well(end),
                 Next::Broken(error) => {
                     let _ = downstream.send(last, false).await;
                     return Ended::Failed(error);

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::capabilities::{ServerCapabilities, instructions};
+use super::refusal::refused as refused_by;
 use super::{
     Ask, CLIENT_INFO, Judged, MAX_SMALL_ANSWER, Outcome, Verdict, answer, bounded, next_id, response, send, verdict_on,
 };
@@ -111,14 +112,14 @@ async fn discover_unbounded(backend: &Backend, judged: Judged) -> Result<Probed,
     let id = OwnedId::integer(next_id());
     let mut incoming = send(backend, post(backend, &id, "server/discover", None), judged).await?;
     let status = incoming.status;
-    let failed = || Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() };
+    let failed = refused_by(backend, &incoming);
     let message = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             return Err(Error::BackendCredentials { backend: backend.name().clone(), status: status.as_u16() });
         }
         _ if status.is_success() => response(backend, None, incoming, None, MAX_SMALL_ANSWER).await,
         _ if status.is_client_error() => incoming.collect(MAX_SMALL_ANSWER, backend.name()).await,
-        _ => return Err(failed()),
+        _ => return Err(failed),
     };
     let message = match message {
         Ok(message) => message,
@@ -223,7 +224,7 @@ pub(crate) async fn listen(backend: &Backend, notifications: &str) -> Result<Opt
     let incoming = backend.send_unjudged(request).await?;
     let status = incoming.status;
     if status.is_server_error() {
-        return Err(Error::BackendStatus { backend: backend.name().clone(), status: status.as_u16() });
+        return Err(refused_by(backend, &incoming));
     }
     Ok((status == StatusCode::OK && incoming.is_event_stream()).then_some(incoming))
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::{Cut, Lines, TooLong, field};
+use crate::jsonrpc::OwnedId;
 use crate::scan::{Kind, Outcome, Scan};
 
 /// A relay's view of a stream. All bytes come out again, in order, whatever the chunks.
@@ -70,12 +71,17 @@ struct Input {
 impl Splitter {
     /// Of an event that is no response, at most `max_held` bytes are kept.
     pub(crate) fn new(max_held: usize) -> Self {
+        Self::of(max_held, None)
+    }
+
+    /// The same for a stream that answers request `id`, if it is to answer one.
+    pub(crate) fn of(max_held: usize, id: Option<OwnedId>) -> Self {
         Self {
             max_held,
             lines: Lines::new(),
             line: Line::Name(0),
             event: Progress::Ahead,
-            scan: Scan::new(),
+            scan: Scan::of(id),
             held: BytesMut::new(),
             ready: VecDeque::new(),
             failed: false,
@@ -186,7 +192,7 @@ impl Splitter {
     }
 
     fn end_of_event(&mut self, input: &mut Input) {
-        let scan = std::mem::replace(&mut self.scan, Scan::new());
+        let scan = self.scan.take();
         match std::mem::replace(&mut self.event, Progress::Ahead) {
             Progress::Held if matches!(scan.kind(), Kind::Batch | Kind::Call) => self.message(input),
             Progress::Passing => self.response(input, scan.outcome()),

@@ -34,7 +34,7 @@ async fn what_is_no_request_is_told_from_what_is_none() {
         ("POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n", Unread::Malformed),
         ("GET / HTTP/3.0\r\n\r\n", Unread::Malformed),
         (&long, Unread::TooLarge),
-        (&many, Unread::TooLarge),
+        (&many, Unread::TooMany),
     ] {
         assert_eq!(read(head.as_bytes()).await, Err(told), "{head:.60}");
     }

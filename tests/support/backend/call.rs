@@ -78,6 +78,13 @@ impl Call {
         let _ = self.answer.send(whole(status, media_type, body));
     }
 
+    /// Answers with this status and header, and no body.
+    pub(crate) fn refuse(self, status: u16, (name, value): (&'static str, &str)) {
+        let mut reply = whole(status, "text/plain", "");
+        reply.headers_mut().insert(name, value.parse().expect("a value"));
+        let _ = self.answer.send(reply);
+    }
+
     /// Answers with an event stream that the test writes.
     pub(crate) fn stream(self) -> CallStream {
         self.begin("text/event-stream")
