@@ -76,11 +76,16 @@ fn ready(gateway: &Gateway) -> Reply {
     match (gateway.is_ready(), gateway.phase()) {
         (true, _) => text(StatusCode::OK, "ok\n"),
         (false, Phase::Serving) => text(StatusCode::SERVICE_UNAVAILABLE, "no backend is usable\n"),
-        (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+        (false, Phase::LameDuck) => text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n"),
+        (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }
 }
 
 async fn reload(gateway: &Arc<Gateway>) -> Reply {
+    if gateway.phase() >= Phase::Draining {
+        let problem = "the gateway is shutting down";
+        return json_page(StatusCode::CONFLICT, &json!({ "outcome": "rejected", "problems": [problem] }));
+    }
     let outcome = match gateway.reloader.get() {
         Some(reloader) => reloader.reload().await,
         None => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use toolgate_config::Config;
 
@@ -107,8 +107,6 @@ impl App {
     /// When a bound address cannot be handed to the runtime.
     pub fn start(self) -> std::io::Result<Running> {
         let (shutdown, stopping) = watch::channel(false);
-        // Each connection holds a sender: when the last one is gone, so are the connections.
-        let (alive, gone) = mpsc::channel(1);
         let mut addresses = Vec::new();
         let mut admin = None;
         self.gateway.start();
@@ -120,11 +118,11 @@ impl App {
                 Site::Demo(_) => {}
             }
             let edge = Edge::new(&self.gateway, bound.site);
-            let door = Door::new(edge, bound.tls, &bound.address.to_string(), stopping.clone(), alive.clone());
+            let door = Door::new(edge, bound.tls, &bound.address.to_string(), stopping.clone());
             tokio::spawn(door.accept(TcpListener::from_std(bound.socket)?));
         }
         let admin = admin.unwrap_or(self.gateway.snapshot().config.admin.address);
-        Ok(Running { gateway: self.gateway, reloader: self.reloader, shutdown, gone, addresses, admin })
+        Ok(Running { gateway: self.gateway, reloader: self.reloader, shutdown, addresses, admin })
     }
 }
 
@@ -166,7 +164,6 @@ pub struct Running {
     gateway: Arc<Gateway>,
     reloader: Arc<Reloader>,
     shutdown: watch::Sender<bool>,
-    gone: mpsc::Receiver<()>,
     addresses: Vec<SocketAddr>,
     admin: SocketAddr,
 }
@@ -193,41 +190,49 @@ impl Running {
         Arc::clone(&self.reloader)
     }
 
-    /// Stops in order: not ready, still serving, for `drain.delay`; then no new connections, and calls under way get
-    /// `drain.timeout` to end; then they are ended.
+    /// Stops in order: not ready, still serving, for `drain.delay`; then no new requests, and calls under way get
+    /// `drain.timeout` to end; then they are ended. The operator is served to the end.
     pub async fn stop(self) {
         self.stop_unless(std::future::pending()).await;
     }
 
     /// The same, unless `hurry` completes: then calls are cut, and nothing else is ended.
-    pub(crate) async fn stop_unless(mut self, hurry: impl Future<Output = ()>) {
+    pub(crate) async fn stop_unless(self, hurry: impl Future<Output = ()>) {
         tokio::select! {
             () = self.stop_in_order() => {}
             () = hurry => {
-                self.enter(Phase::Cut);
-                let _ = timeout(LAST_WORD, self.gone.recv()).await;
+                self.cut();
+                let _ = timeout(LAST_WORD, self.gateway.under_way.over()).await;
             }
         }
     }
 
-    async fn stop_in_order(&mut self) {
+    async fn stop_in_order(&self) {
         let drain = self.gateway.snapshot().config.drain;
         self.enter(Phase::LameDuck);
         sleep(drain.delay).await;
         self.enter(Phase::Draining);
         self.shutdown.send_replace(true);
-        let cut = timeout(drain.timeout, self.gone.recv()).await.is_err();
+        let cut = timeout(drain.timeout, self.gateway.under_way.over()).await.is_err();
         if cut {
-            self.enter(Phase::Cut);
-            let _ = timeout(CUT_GRACE, self.gone.recv()).await;
+            self.cut();
+            let _ = timeout(CUT_GRACE, self.gateway.under_way.over()).await;
         }
+        self.enter(Phase::Closing);
         self.gateway.close_sessions().await;
         self.gateway.phase.send_replace(Phase::Over);
         tracing::info!(cut, "stopped");
     }
 
+    /// Ends calls, those that wait for input too: nobody could take one up any more.
+    fn cut(&self) {
+        self.enter(Phase::Cut);
+        self.gateway.parked.clear();
+    }
+
+    /// A stop goes one way, wherever a second signal finds it.
     fn enter(&self, phase: Phase) {
         tracing::info!(phase = ?phase, "stopping");
-        self.gateway.phase.send_replace(phase);
+        self.gateway.phase.send_modify(|now| *now = phase.max(*now));
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use toolgate_config::{Config, Log, LogFormat, LogLevel};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, Running};
+use crate::backend::Backend;
 use crate::catalog::{Kind, Omission};
 use crate::reload::Reloader;
 use crate::{demo, gateway::Gateway};
@@ -27,6 +29,8 @@ pub const CONFIG: u8 = 78;
 
 /// How long `tools` waits for each backend.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
+/// How long it waits for the processes of those that could not be listed to end.
+const END_DEADLINE: Duration = Duration::from_secs(5);
 
 fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
     // Without a stderr there is nobody to tell.
@@ -182,19 +186,30 @@ async fn list(gateway: &Arc<Gateway>) -> u8 {
         Err(problem) => fail(FAILURE, problem),
     };
     let mut code = printed;
-    for (part, backend) in catalog.parts.iter().zip(&snapshot.backends) {
-        if let Some(reason) = backend.listing_problem() {
-            // Most reasons begin with the backend that they are about.
-            let named = format!("backend `{}`", part.backend);
-            let reason = if reason.starts_with(&named) { reason } else { format!("{named}: {reason}") };
-            let cause = backend.last_error().map(|cause| format!(": {}", cause.what)).unwrap_or_default();
-            code = fail(FAILURE, reason + &cause);
+    let problems = futures_util::future::join_all(snapshot.backends.iter().map(|backend| problem(backend))).await;
+    for (part, problem) in catalog.parts.iter().zip(problems) {
+        if let Some(problem) = problem {
+            code = fail(FAILURE, problem);
         }
         for Omission { kind, own, why } in &part.left_out {
             let _ = fail(OK, format!("backend `{}`: {} `{own}` left out: {why}", part.backend, kind.noun()));
         }
     }
     code
+}
+
+/// Why a backend could not be listed, if it could not.
+async fn problem(backend: &Backend) -> Option<String> {
+    let problem = backend.listing_problem()?;
+    let named = format!("backend `{}`", backend.name());
+    // What a process ended with is known when nothing is left of it, and says more than that it did not answer.
+    let _ = timeout(END_DEADLINE, backend.close()).await;
+    Some(match backend.last_error() {
+        Some(failure) => format!("{named}: {}", failure.what),
+        // Most problems begin with the backend that they are about.
+        None if problem.starts_with(&named) => problem,
+        None => format!("{named}: {problem}"),
+    })
 }
 
 /// Where log lines go: to standard output, unless what the command prints goes there.

@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) client: IpAddr,
     pub(crate) request_id: RequestId,
     pub(crate) started: Instant,
+    /// Whether it came when the gateway took no new requests any more, but only what belongs to calls under way.
+    pub(crate) is_late: bool,
 }
 
 /// One message on its way to a reply.
@@ -140,6 +142,9 @@ fn session_of(gateway: &Gateway, request: &Request) -> Result<Arc<Session>, Erro
 /// GET: the client's own stream, or the rest of one that it came back for.
 async fn listen(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request) -> Reply {
     let opened = async {
+        if request.is_late {
+            return Err(Error::Draining);
+        }
         let session = session_of(gateway, request)?;
         let last = match &request.headers.last_event_id {
             Some(id) => Some(id.to_str().ok().and_then(EventId::read).ok_or_else(route::gone)?),
@@ -229,6 +234,7 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
     record.era = if matches!(era, Ok(Era::Legacy)) { EraLabel::Legacy } else { EraLabel::Modern };
     let answered = match (&era, &parsed) {
         (Err(error), _) => Err(error.clone()),
+        (Ok(_), Message::Request(r)) if request.is_late && !continues(gateway, &r.params) => Err(Error::Draining),
         (Ok(_), Message::Response(response)) => answer_of_client(arrived, response),
         (Ok(era), _) => {
             // Pinned where it is made: what is handed to `select!` is moved, and this is large.
@@ -252,6 +258,12 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
     }
     reply.record = Some(record);
     reply
+}
+
+/// Whether a request takes up a call that waits here for its client's input.
+fn continues(gateway: &Gateway, params: &Params<'_>) -> bool {
+    let state = params.request_state.and_then(jsonrpc::text);
+    state.is_some_and(|state| gateway.parked.holds(&gateway.sessions, &state))
 }
 
 /// What a message came with.

@@ -121,7 +121,7 @@ pub(crate) enum Error {
     ClientClosed,
     #[error("the gateway is shutting down and waits no longer for the answer; whether the call ran is unknown")]
     CutShort,
-    #[error("the gateway is shutting down")]
+    #[error("the gateway is shutting down and takes no new requests; try again soon, on a new connection")]
     Draining,
     #[error("header `{header}` {problem}")]
     HeaderMismatch { header: &'static str, problem: Cow<'static, str> },

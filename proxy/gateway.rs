@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::reload::Reloader;
 use crate::session::{Leg, Sessions};
 use crate::snapshot::Snapshot;
+use crate::underway::UnderWay;
 
 /// How often what is no longer needed is looked for.
 const SWEEP: Duration = Duration::from_secs(15);
@@ -38,10 +39,12 @@ pub(crate) enum Phase {
     Serving,
     /// Not ready any more, still serving; connections are closed after their request.
     LameDuck,
-    /// No new connections; idle ones are closed, calls under way go on.
+    /// No new requests; idle connections are closed, calls under way go on, and what belongs to them is taken.
     Draining,
     /// Calls still under way are ended.
     Cut,
+    /// No connections any more but the operator's; sessions with backends are ended.
+    Closing,
     /// Nothing runs any more that the operator could look at.
     Over,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Gateway {
     /// Counts changes of the merged catalog.
     pub(crate) revision: watch::Sender<Revisions>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// What a stop waits for.
+    pub(crate) under_way: UnderWay,
     pub(crate) methods: crate::method::Handles,
     generation: AtomicU64,
     /// The loops that hold a session of the gateway's own with a backend, and end it when the backend is retired.
@@ -73,16 +78,18 @@ impl Gateway {
     pub(crate) fn build(config: Arc<Config>) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let connector = Connector::new();
+        let under_way = UnderWay::new();
         let snapshot = Snapshot::build(Arc::clone(&config), None, &connector, &metrics)?;
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             sessions: Sessions::new(&config.sessions),
-            parked: Parked::new(metrics.parked.clone()),
+            parked: Parked::new(metrics.parked.clone(), under_way.clone()),
             methods: crate::method::Handles::new(&metrics),
             metrics,
             connector,
             revision: watch::Sender::new(Revisions::FIRST),
             phase: watch::Sender::new(Phase::Serving),
+            under_way,
             generation: AtomicU64::new(1),
             listers: Mutex::default(),
             reloader: OnceLock::new(),

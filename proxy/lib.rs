@@ -91,6 +91,7 @@ mod session;
 mod method;
 mod snapshot;
 mod gateway;
+mod underway;
 mod catalog;
 mod limit;
 mod health;

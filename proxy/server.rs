@@ -35,6 +35,7 @@ use crate::error::{Error, MaxBytes};
 use crate::gateway::{Gateway, Phase};
 use crate::reply::{Body, Reply};
 use crate::snapshot::Snapshot;
+use crate::underway::Counted;
 
 /// Headers that every reply to a request gets.
 type Headers = Vec<(HeaderName, HeaderValue)>;
@@ -69,6 +70,8 @@ struct World<'a> {
     /// The rules of the listener; there are none for what is no listener of clients.
     listener: Option<&'a Listener>,
     timeout: ListenerTimeout,
+    /// Whether its connection came when new requests were not taken any more.
+    is_late: bool,
 }
 
 /// The head of a request, as far as it is needed past the rules.
@@ -93,30 +96,44 @@ impl Edge {
 
     /// Whether HTTP/2 is served without TLS.
     fn takes_h2c(&self) -> bool {
+        self.is_public()
+    }
+
+    /// When no connections are accepted any more. What is the gateway's own goes last: the operator looks on until all is over.
+    fn shuts(&self) -> Phase {
+        if self.is_public() { Phase::Closing } else { Phase::Over }
+    }
+
+    /// When connections without a request are closed.
+    fn ends(&self) -> Phase {
+        if self.is_public() { Phase::Draining } else { Phase::Over }
+    }
+
+    fn is_public(&self) -> bool {
         matches!(self.site, Site::Public { .. })
     }
 
-    /// When there are no new connections any more. The operator looks on while calls are brought to their end.
-    fn closes_at(&self) -> Phase {
-        match self.site {
-            Site::Admin => Phase::Over,
-            Site::Demo(_) | Site::Public { .. } => Phase::Draining,
-        }
+    /// Has a stop wait for a connection; not for one that came too late for anything but what belongs to calls under way, nor
+    /// for the gateway's own.
+    fn count(&self) -> Option<Counted> {
+        // In this order: a stop that has begun meanwhile has seen it.
+        let counted = self.gateway.under_way.count();
+        (self.is_public() && self.gateway.phase() < Phase::Draining).then_some(counted)
     }
 
     /// Completes when a connection that was just opened as the gateway went down has had its time to send a request.
     async fn last_chance(&self) {
-        self.gateway.until(self.closes_at()).await;
+        self.gateway.until(self.ends()).await;
         sleep(LAST_CHANCE).await;
     }
 
     /// Serves a connection that speaks HTTP/1 to its end.
-    async fn http1(&self, stream: Stream, peer: IpAddr) {
+    async fn http1(&self, stream: Stream, peer: IpAddr, is_late: bool) {
         let mut http1 = Box::new(Http1::new(stream, peer));
         let mut is_reused = false;
         while self.read_head(&mut http1, is_reused).await {
             let mut downstream = Downstream::Http1(http1);
-            let written = self.exchange(&mut downstream).await;
+            let written = self.exchange(&mut downstream, is_late).await;
             let keeps_alive = written == Written::Whole && downstream.keeps_alive();
             let Downstream::Http1(back) = downstream else { return };
             http1 = back;
@@ -129,14 +146,19 @@ impl Edge {
     }
 
     /// Serves one request.
-    async fn exchange(&self, downstream: &mut Downstream) -> Written {
+    async fn exchange(&self, downstream: &mut Downstream, is_late: bool) -> Written {
         let snapshot = self.gateway.snapshot();
-        let world = self.world(&snapshot);
-        if self.gateway.phase() != Phase::Serving {
-            downstream.close();
-        }
+        let world = World { is_late, ..self.world(&snapshot) };
+        self.close_soon(downstream);
         downstream.set_write_timeout(world.timeout.write);
         self.serve(downstream, &world).await
+    }
+
+    /// Has a connection closed after its request when a stop has begun.
+    fn close_soon(&self, downstream: &mut Downstream) {
+        if self.is_public() && self.gateway.phase() != Phase::Serving {
+            downstream.close();
+        }
     }
 
     pub(crate) fn new(gateway: &Arc<Gateway>, site: Site) -> Self {
@@ -148,7 +170,7 @@ impl Edge {
             Site::Public { listener } => snapshot.config.listeners.get(listener),
             Site::Admin | Site::Demo(_) => None,
         };
-        World { snapshot, listener, timeout: listener.map(|l| l.timeout.clone()).unwrap_or_default() }
+        World { snapshot, listener, timeout: listener.map(|l| l.timeout.clone()).unwrap_or_default(), is_late: false }
     }
 
     /// How long a TLS handshake may take.
@@ -173,7 +195,7 @@ impl Edge {
         let begun = tokio::select! {
             biased;
             begun = timeout(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
-            () = self.gateway.until(self.closes_at()), if is_reused => return false,
+            () = self.gateway.until(self.ends()), if is_reused => return false,
             () = self.last_chance(), if !is_reused => return false,
         };
         if begun != Ok(true) {
@@ -201,6 +223,7 @@ impl Edge {
             client: http1.peer,
             request_id: RequestId::new(None),
             started: Instant::now(),
+            is_late: false,
         };
         let reply = dispatch::refuse(&self.gateway, &request, &error, None);
         if let Body::Whole(pieces) = &reply.body {
@@ -229,11 +252,11 @@ impl Edge {
                     Err(Error::ClientClosed) => return Written::Broken,
                     Err(error) => dispatch::refuse(&self.gateway, &head.request, &error, None),
                     Ok(body) => {
+                        // What it does is not cut short by the end of the call that it is for.
+                        let _counted = world.is_late.then(|| self.gateway.under_way.count());
                         let reply = self.answer(downstream, world, head, body).await;
                         let Some(reply) = reply else { return Written::Broken };
-                        if self.gateway.phase() != Phase::Serving {
-                            downstream.close();
-                        }
+                        self.close_soon(downstream);
                         return writer.write(downstream, reply).await;
                     }
                 }
@@ -262,6 +285,7 @@ impl Edge {
                 client: rules::client(peer, trusted, &header.headers),
                 request_id: RequestId::new(header.headers.get("x-request-id")),
                 started: Instant::now(),
+                is_late: world.is_late,
             },
             announced: Announced {
                 length: header.headers.get(CONTENT_LENGTH).and_then(number),

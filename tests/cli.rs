@@ -180,6 +180,27 @@ async fn tools_names_the_backends_it_could_not_list() {
 }
 
 #[tokio::test]
+async fn tools_says_why_of_each_backend_in_one_line() {
+    let setup = Setup::new()
+        .backend_reached("exits", "command: [sh, -c, 'echo boom >&2; exit 3']")
+        .backend_reached("lacks", "command: [no-such-program-anywhere]")
+        .backend_at("gone", "http://127.0.0.1:1/mcp", "")
+        .section("log", "{ level: error }");
+    let (_folder, file) = written(&setup.yaml());
+
+    let (code, _, problems) = told(run(&["tools", "--config", &file]).await);
+
+    let of_backends: Vec<_> = problems.lines().filter(|line| line.starts_with("backend ")).collect();
+    let expected = [
+        "backend `exits`: `sh` ended by itself (exit status: 3); last on its standard error: boom",
+        "backend `lacks`: `no-such-program-anywhere` was not started: No such file or directory (os error 2)",
+        "backend `gone` cannot be reached",
+    ];
+    assert_eq!(of_backends, expected);
+    assert_eq!(code, Some(1));
+}
+
+#[tokio::test]
 async fn the_demo_serves_what_it_prints() {
     let Some(mut demo) = Process::demo().await else { return };
     let client = demo.client().await;

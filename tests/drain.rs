@@ -6,6 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::draining::until_draining;
 use crate::support::backend::spoken;
 use crate::support::proxy::page;
 use crate::support::stdio::{self, text, until_dead};
@@ -47,12 +48,12 @@ async fn clients_streams_end_well() {
 async fn calls_under_way_are_finished() {
     let backend = FakeBackend::with_held_tool("a", "x").await;
     let proxy = Setup::fronting(&[&backend]).section("drain", "{ delay: 0s, timeout: 30s }").start().await;
-    let (client, address, admin) = (proxy.client().await, proxy.address(), proxy.admin_address());
+    let (client, admin) = (proxy.client().await, proxy.admin_address());
     let (running, call) = client.pending_call("a__x", &backend).await;
     let (mut opened, stream) = client.open_stream("a__x", &backend).await;
 
     let mut stopped = proxy.stop();
-    eventually(async || TcpStream::connect(address).await.is_err()).await;
+    until_draining(admin).await;
     never_within(Duration::from_millis(200), &mut stopped).await;
     call.finish();
     stream.finish().await;

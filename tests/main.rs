@@ -18,6 +18,7 @@ mod catalog;
 mod catalog_kinds;
 mod cli;
 mod drain;
+mod draining;
 mod edge;
 mod elicitation;
 mod eras;

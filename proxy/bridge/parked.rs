@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::jsonrpc::{self, OwnedId, Params, Request, json_string};
 use crate::metrics::{Cap, ParkedMetrics};
 use crate::session::Sessions;
+use crate::underway::{Counted, UnderWay};
 
 /// What a token is for; keeps it apart from anything else sealed with the same keys.
 const PURPOSE: &[u8] = b"toolgate parked call v1";
@@ -37,6 +38,7 @@ pub(crate) struct Parked {
     /// Tells this process from others with the same keys.
     instance: u64,
     metrics: ParkedMetrics,
+    under_way: UnderWay,
 }
 
 /// One that waits.
@@ -44,6 +46,8 @@ pub(crate) struct Waiting {
     pub(crate) call: Box<Call>,
     pub(crate) question: Question,
     lapse: AbortHandle,
+    /// A stop leaves the client time to come back.
+    _under_way: Counted,
 }
 
 /// What a call is bound to: nobody but its principal takes it up, and by no other request.
@@ -147,10 +151,10 @@ fn canonical(raw: Option<&RawValue>) -> String {
 }
 
 impl Parked {
-    pub(crate) fn new(metrics: ParkedMetrics) -> Self {
+    pub(crate) fn new(metrics: ParkedMetrics, under_way: UnderWay) -> Self {
         use std::hash::{BuildHasher as _, Hasher as _, RandomState};
         let instance = RandomState::new().build_hasher().finish();
-        Self { calls: Arc::default(), next: AtomicU64::new(1), instance, metrics }
+        Self { calls: Arc::default(), next: AtomicU64::new(1), instance, metrics, under_way }
     }
 
     /// Parks a call. Returns the result that asks its client.
@@ -190,7 +194,8 @@ impl Parked {
             }
         });
         self.metrics.waiting.inc();
-        self.calls.insert(key, Mutex::new(Waiting { call, question, lapse: lapse.abort_handle() }));
+        let (lapse, _under_way) = (lapse.abort_handle(), self.under_way.count());
+        self.calls.insert(key, Mutex::new(Waiting { call, question, lapse, _under_way }));
         Ok(result)
     }
 
@@ -203,6 +208,11 @@ impl Parked {
     /// Whether a `requestState` was given out here, for a call that waits still or does no more.
     pub(crate) fn knows(&self, sessions: &Sessions, state: &str) -> bool {
         self.read(sessions, state).is_some()
+    }
+
+    /// Whether the call that a `requestState` names waits here.
+    pub(crate) fn holds(&self, sessions: &Sessions, state: &str) -> bool {
+        self.read(sessions, state).is_some_and(|state| self.calls.contains_key(&state.k))
     }
 
     /// The call that a `requestState` names, if it waits here for this request.

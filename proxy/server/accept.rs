@@ -20,11 +20,10 @@ use pingora_core::protocols::{
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::{Edge, http2};
-use crate::gateway::Phase;
 
 /// Connections to the operator's listener, or to a demo server, at once.
 const OWN_CONNECTIONS: usize = 256;
@@ -42,8 +41,6 @@ pub(crate) struct Door {
     label: Box<str>,
     open: Arc<Open>,
     stopping: watch::Receiver<bool>,
-    /// None for what a stop does not wait for.
-    alive: Option<mpsc::Sender<()>>,
 }
 
 /// Counts open connections.
@@ -68,26 +65,18 @@ impl Drop for Opened {
 }
 
 impl Door {
-    /// `stopping` turns true when connections should come to their end; each of them holds an `alive` until it has, unless it is
-    /// the operator's.
-    pub(crate) fn new(
-        edge: Edge,
-        tls: Option<ServerConfig>,
-        label: &str,
-        stopping: watch::Receiver<bool>,
-        alive: mpsc::Sender<()>,
-    ) -> Self {
-        let alive = Some(alive).filter(|_| edge.closes_at() == Phase::Draining);
+    /// `stopping` turns true when connections should come to their end.
+    pub(crate) fn new(edge: Edge, tls: Option<ServerConfig>, label: &str, stopping: watch::Receiver<bool>) -> Self {
         let acceptor = tls.map(|config| Arc::new(Acceptor::from_server_config(Arc::new(config))));
-        Self { edge: Arc::new(edge), acceptor, label: label.into(), open: Arc::default(), stopping, alive }
+        Self { edge: Arc::new(edge), acceptor, label: label.into(), open: Arc::default(), stopping }
     }
 
-    /// Runs until the gateway goes down.
+    /// Runs until nothing is left that a new connection could be of use for.
     pub(crate) async fn accept(self, listener: TcpListener) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept_one(&listener) => accepted,
-                () = self.edge.gateway.until(self.edge.closes_at()) => return,
+                () = self.edge.gateway.until(self.edge.shuts()) => return,
             };
             match accepted {
                 Ok((stream, peer)) => self.serve(Socket::new(stream, peer, self.edge.head_timeout())),
@@ -113,9 +102,11 @@ impl Door {
         gauge.inc();
         let opened = Opened { open: Arc::clone(&self.open), gauge };
         let (edge, acceptor) = (Arc::clone(&self.edge), self.acceptor.clone());
-        let (stopping, alive) = (self.stopping.clone(), self.alive.clone());
+        let stopping = self.stopping.clone();
+        let counted = edge.count();
+        let is_late = edge.is_public() && counted.is_none();
         tokio::spawn(async move {
-            let _held = (opened, alive);
+            let _held = (opened, counted);
             let peer = socket.peer;
             let (stream, is_http2): (Stream, bool) = match acceptor {
                 None => match edge.speaks_http2(socket).await {
@@ -132,9 +123,9 @@ impl Door {
                 },
             };
             if is_http2 {
-                http2::serve(&edge, stream, &stopping).await;
+                http2::serve(&edge, stream, &stopping, is_late).await;
             } else {
-                edge.http1(stream, peer).await;
+                edge.http1(stream, peer, is_late).await;
             }
         });
     }

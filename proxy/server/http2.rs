@@ -21,6 +21,7 @@ use super::write::Written;
 struct Connection {
     edge: Arc<Edge>,
     options: HttpServerOptions,
+    is_late: bool,
     /// Whether a request has begun on it.
     begun: AtomicBool,
 }
@@ -34,7 +35,7 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         self.begun.store(true, Ordering::Relaxed);
         let mut downstream = Downstream::Http2(Box::new(session));
-        let written = self.edge.exchange(&mut downstream).await;
+        let written = self.edge.exchange(&mut downstream, self.is_late).await;
         if let Downstream::Http2(mut session) = downstream {
             match written {
                 // A client that is gone needs no end.
@@ -51,12 +52,12 @@ impl HttpServerApp for Connection {
 }
 
 /// Serves a connection to its end, or until it has been idle from the start: the handshake has no deadline of its own.
-pub(super) async fn serve(edge: &Arc<Edge>, stream: Stream, shutdown: &ShutdownWatch) {
+pub(super) async fn serve(edge: &Arc<Edge>, stream: Stream, shutdown: &ShutdownWatch, is_late: bool) {
     let idle = edge.world(&edge.gateway.snapshot()).timeout.idle;
     let mut options = HttpServerOptions::default();
     options.h2c = edge.takes_h2c();
     options.h2_idle_timeout = Some(idle);
-    let connection = Arc::new(Connection { edge: Arc::clone(edge), options, begun: AtomicBool::new(false) });
+    let connection = Arc::new(Connection { edge: Arc::clone(edge), options, is_late, begun: AtomicBool::new(false) });
     let idle_from_the_start = async {
         tokio::select! {
             () = sleep(idle) => {}
