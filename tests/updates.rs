@@ -146,3 +146,26 @@ async fn news_on_the_stream_of_a_call_are_for_who_is_subscribed_too() {
     assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
     world.old.take_faults();
 }
+
+/// Cap: the longest event on a backend's own stream. The stream is opened anew, for clients and for the gateway itself.
+#[tokio::test]
+async fn an_event_of_more_than_4_mb_costs_its_stream_and_nothing_else() {
+    let world = world().await;
+    let reached = async || world.proxy.metric("toolgate_caps_reached_total{cap=\"event\"}").await.unwrap();
+    let client = world.proxy.client().await;
+    let mut stream = client.listen().await;
+    for (backend, so_far) in [("old", 0.0), ("new", 2.0)] {
+        client.ask("resources/subscribe", json!({ "uri": format!("{backend}:/a") })).await.result();
+        assert_eq!(world.heard(&mut stream, backend, &[]).await, [""; 0]);
+
+        // On the client's stream and on the gateway's.
+        world.says(backend, &format!("{backend}:/a#{}", "x".repeat(5 << 20))).await;
+
+        eventually(async || reached().await == so_far + 2.0).await;
+        assert_eq!(world.heard(&mut stream, backend, &[]).await, [""; 0]);
+    }
+    world.new.add_tool("later");
+    world.new.announce_change("tools").await;
+    world.proxy.until_tools(&world.new, 2).await;
+    world.old.take_faults();
+}

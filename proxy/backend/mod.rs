@@ -218,6 +218,13 @@ impl Backend {
         self.shared.cap_reached(cap);
     }
 
+    /// Logs and counts that an event on a stream of its own is longer than one may be. The stream is opened anew.
+    pub(crate) fn said_too_much(&self) {
+        let (backend, max) = (self.name().as_str(), sse::MAX_OWN_EVENT.bytes);
+        tracing::warn!(backend, max, "an event on the backend's own stream is too long; the stream is opened anew");
+        self.cap_reached(Cap::Event);
+    }
+
     /// Which of its replicas is to get what comes next and belongs to no session yet, where there are several.
     pub(crate) fn next_replica(&self) -> Option<usize> {
         self.transport.next_replica()

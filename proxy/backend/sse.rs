@@ -12,12 +12,17 @@ mod tests;
 use bytes::Bytes;
 use memchr::memchr2;
 
+use crate::error::MaxBytes;
+
 pub(crate) use self::events::{Event, Events};
 pub(crate) use self::splitter::{Piece, Splitter};
 pub(crate) use self::tagger::Tagger;
 
 /// A comment, which readers ignore and middleboxes take for traffic.
 pub(crate) const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
+
+/// The longest event that is read on a backend's own stream.
+pub(crate) const MAX_OWN_EVENT: MaxBytes = MaxBytes::fixed(4 * 1024 * 1024);
 
 /// Not content where a stream starts with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

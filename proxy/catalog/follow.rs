@@ -7,15 +7,13 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use crate::backend::client::{self, Opened, Own, ServerCapabilities};
-use crate::backend::sse::Events;
+use crate::backend::sse::{Events, MAX_OWN_EVENT};
 use crate::backend::{Backend, Incoming};
 use crate::error::Error;
 use crate::jsonrpc::{self, Message};
 
 /// Between two tries to open a backend's stream; it doubles up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The longest event on a backend's stream that is read.
-const MAX_EVENT: usize = 1024 * 1024;
 
 /// What is listened to.
 #[derive(Clone, Debug)]
@@ -118,7 +116,7 @@ async fn follow(backend: Arc<Backend>, source: Source) {
 
 /// Reads one stream to its end.
 async fn hear(backend: &Backend, source: &Source, mut incoming: Incoming) {
-    let mut events = Events::new(MAX_EVENT);
+    let mut events = Events::new(MAX_OWN_EVENT.bytes);
     let mut is_acknowledged = matches!(source, Source::Session(_));
     while let Ok(Some(chunk)) = incoming.body.next().await {
         let pushed = events.push(&chunk);
@@ -141,6 +139,7 @@ async fn hear(backend: &Backend, source: &Source, mut incoming: Incoming) {
             }
         }
         if pushed.is_err() {
+            backend.said_too_much();
             return;
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::backend::Backend;
 use crate::backend::client::{self, Opened};
-use crate::backend::sse::{self, Events};
+use crate::backend::sse::{self, Events, MAX_OWN_EVENT};
 use crate::bridge::shape;
 use crate::catalog::{self, is_part};
 use crate::era::Era;
@@ -24,8 +24,6 @@ use crate::session::{Leg, Session};
 
 /// Messages that wait for a slow client; then the backends wait.
 const MAX_WAITING: usize = 64;
-/// The longest message on a backend's own stream that is passed on.
-const MAX_EVENT: usize = 4 * 1024 * 1024;
 /// Between two tries to open a backend's stream; it doubles up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -275,7 +273,7 @@ async fn hear_resources_once(backend: &Backend, uris: &[Box<str>], to: &mpsc::Se
     let wanted: Vec<_> = uris.iter().map(|uri| jsonrpc::json_string(uri)).collect();
     let wanted = format!("{{\"resourceSubscriptions\":[{}]}}", wanted.join(","));
     let Some(mut incoming) = client::subscribe(backend, &wanted).await? else { return Ok(()) };
-    let mut events = Events::new(MAX_EVENT);
+    let mut events = Events::new(MAX_OWN_EVENT.bytes);
     while let Some(chunk) = incoming.body.next().await? {
         let pushed = events.push(&chunk);
         while let Some(event) = events.next() {
@@ -290,6 +288,7 @@ async fn hear_resources_once(backend: &Backend, uris: &[Box<str>], to: &mpsc::Se
             }
         }
         if pushed.is_err() {
+            backend.said_too_much();
             return Ok(());
         }
     }

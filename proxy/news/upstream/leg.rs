@@ -8,10 +8,10 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Heard, MAX_EVENT, Pause, RETRY};
+use super::{Heard, Pause, RETRY};
 use crate::backend::Backend;
 use crate::backend::client::Opened;
-use crate::backend::sse::{Event, Events};
+use crate::backend::sse::{Event, Events, MAX_OWN_EVENT};
 use crate::bridge::answer::MAX_RETRY;
 use crate::bridge::question::Asked;
 use crate::catalog;
@@ -57,7 +57,7 @@ pub(super) async fn hear(
             continue;
         }
         was_heard = true;
-        let mut events = Events::new(MAX_EVENT);
+        let mut events = Events::new(MAX_OWN_EVENT.bytes);
         let mut retry = None;
         while let Ok(Some(chunk)) = incoming.body.next().await {
             let pushed = events.push(&chunk);
@@ -74,7 +74,10 @@ pub(super) async fn hear(
                 };
             }
             if pushed.is_err() {
-                return;
+                leg.backend.said_too_much();
+                // Taken up where it was left, it would begin with the same event.
+                last = None;
+                break;
             }
         }
         match retry.and_then(within_bounds) {
