@@ -27,6 +27,7 @@ mod http;
 mod input;
 mod legacy_sse;
 mod limits;
+mod listening;
 mod log_levels;
 mod messages;
 mod methods;
