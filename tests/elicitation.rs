@@ -17,6 +17,7 @@ fn refusal() -> Value {
     json!({ "code": -32042, "message": "sign in first", "data": { "elicitations": [wanted] } })
 }
 
+/// Method table: `error -32042`.
 #[tokio::test]
 async fn a_legacy_backend_that_wants_a_url_visited_first_gets_the_call_again_when_it_was() {
     let backend = FakeBackend::with_held_tool("a", "ask").await;

@@ -312,3 +312,39 @@ async fn a_method_that_nothing_can_be_asked_in_is_not_parked() {
     assert_eq!(answer["resultType"], "complete", "{answer}");
     assert!(backend.responses()[0]["error"].is_object());
 }
+
+/// A call that waits is taken up by its own request only.
+#[tokio::test]
+async fn a_state_is_good_for_its_method_and_its_parameters_only() {
+    let prompt = r#"{"name":"ask"}"#;
+    let backend = FakeBackend::named("a").held("ask").held("other").prompt(prompt);
+    let backend = backend.declares(json!({ "tools": {}, "prompts": {} })).start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 2).await;
+    let client = proxy.askable();
+    let (asked, stream) = parked(&client, &backend).await;
+    let own = retry(&asked);
+    let changed = |key: &str, value: Value| {
+        let mut other = own.clone();
+        other[key] = value;
+        other
+    };
+
+    for (method, params) in [
+        ("prompts/get", own.clone()),
+        ("tools/call", changed("name", json!("a__other"))),
+        ("tools/call", changed("arguments", json!({ "x": 2 }))),
+    ] {
+        let refused = client.ask(method, params).await;
+        assert_eq!(refused.code(), -32602, "{method}: {refused:?}");
+        assert!(refused.message().contains("call again"), "{refused:?}");
+    }
+
+    // None of which has done it any harm.
+    let again = client.start("tools/call", own);
+    backend.until(|backend| backend.responses().len() == 1).await;
+    stream.finish().await;
+    assert_eq!(within(again).await.unwrap().result()["content"], spoken("ask")["content"]);
+    assert_eq!(backend.all("tools/call").len(), 1);
+    assert_eq!(backend.all("prompts/get").len(), 0);
+}

@@ -245,7 +245,7 @@ async fn tools_list_joins_both_eras_for_both_in_the_order_of_the_configuration()
     }
 }
 
-/// Method table: `tools/list`.
+/// Method table: `tools/list`, `cursor to client`.
 /// Complaint 6: Pagination dropped.
 #[tokio::test]
 async fn tools_list_has_every_page_of_both_eras_and_one_page_itself() {
@@ -274,9 +274,13 @@ async fn tools_list_has_every_page_of_both_eras_and_one_page_itself() {
 /// Method table: `tools/list`.
 #[tokio::test]
 async fn tools_list_holds_as_long_as_the_shortest_lived_part_and_for_the_fewest() {
-    let long = FakeModern::named("long").tool("x").cached(90_000, "public").start().await;
-    let short = FakeModern::named("short").tool("x").cached(20_000, "public").start().await;
-    let own = FakeModern::named("own").tool("x").cached(60_000, "private").start().await;
+    let fake = |name| {
+        let (uri, pattern) = (format!("{name}:/a"), format!("{name}:{{x}}"));
+        FakeModern::named(name).tool("x").prompt(&prompt("p")).resource(&resource(&uri)).template(&template(&pattern))
+    };
+    let long = fake("long").cached(90_000, "public").start().await;
+    let short = fake("short").cached(20_000, "public").start().await;
+    let own = fake("own").cached(60_000, "private").start().await;
     for (backends, scope) in [(vec![&long, &short], "public"), (vec![&long, &short, &own], "private")] {
         let setup = backends.iter().fold(Setup::new(), |setup, backend| setup.backend(*backend, ""));
         let proxy = setup.start().await;
@@ -284,12 +288,12 @@ async fn tools_list_holds_as_long_as_the_shortest_lived_part_and_for_the_fewest(
             proxy.until_tools(*backend, 1).await;
         }
 
-        for method in ["tools/list", "server/discover"] {
+        for method in ["prompts/list", "resources/list", "resources/templates/list", "server/discover", "tools/list"] {
             let result = proxy.modern().ask(method, json!({})).await.result();
             // What the gateway has had it for is over.
             let left = result["ttlMs"].as_u64().unwrap();
             assert!((1..20_000).contains(&left), "{left}");
-            assert_eq!(result["cacheScope"], scope);
+            assert_eq!(result["cacheScope"], scope, "{method}");
         }
     }
 }
@@ -1376,5 +1380,35 @@ fn every_row_of_the_method_table_has_a_test_that_names_it() {
         }
         function.push('_');
         assert!(tests.contains(&named) && tests.contains(&function), "{row}: {function}");
+    }
+}
+
+/// The rest of what the two eras say to each other: what backends say, what HTTP says, and what goes wrong.
+#[test]
+fn everything_else_that_is_said_has_a_test_that_names_it() {
+    const SAID: [&str; 16] = [
+        "`DELETE`",
+        "`GET`",
+        "`cursor to client`",
+        "`elicitation/create`",
+        "`error -32042`",
+        "`notifications/elicitation/complete`",
+        "`notifications/message`",
+        "`notifications/progress`",
+        "`notifications/resources/updated`",
+        "`notifications/{tools,prompts,resources}/list_changed`",
+        "`request ids upstream`",
+        "`roots/list`",
+        "`sampling/createMessage`",
+        "`tasks/*`",
+        "`unknown method`",
+        "`upstream session lost`",
+    ];
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap();
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|ext| ext == "rs"));
+    let tests: String = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    for said in SAID {
+        let names_it = |line: &str| line.starts_with("/// Method table: ") && line.contains(said);
+        assert!(tests.lines().any(names_it), "{said}");
     }
 }
