@@ -332,3 +332,36 @@ async fn a_server_without_tools_is_healthy() {
 
     assert_eq!(backend.name(), "a");
 }
+
+#[tokio::test]
+async fn what_a_backend_speaks_is_asked_for_once() {
+    let backend = FakeBackend::named("a").tool("x").streams().start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let (legacy, modern) = (proxy.client().await, proxy.modern());
+    for tools in 2..5 {
+        proxy.until_tools(&backend, tools - 1).await;
+        legacy.call("a__x").await.result();
+        modern.call("a__x").await.result();
+        backend.until(FakeBackend::is_heard).await;
+        backend.add_tool(&format!("x{tools}"));
+        backend.announce_change().await;
+    }
+    proxy.until_tools(&backend, 4).await;
+
+    assert_eq!(backend.all("server/discover").len(), 1);
+}
+
+/// Of one that speaks both, the configuration says in which era: so a tool that asks in modern words works for legacy clients.
+#[tokio::test]
+async fn what_protocol_says_holds_for_clients_of_the_other_era_too() {
+    let backend = FakeModern::named("a").tool("x").also_legacy().start().await;
+    let proxy = Setup::new().backend(&backend, "protocol: modern").start().await;
+    proxy.until_tools(&backend, 1).await;
+
+    proxy.client().await.call("a__x").await.result();
+    proxy.modern().call("a__x").await.result();
+
+    let versions: Vec<_> = backend.calls().iter().map(|call| call.header_text("mcp-protocol-version")).collect();
+    assert_eq!(versions, ["2026-07-28"; 2]);
+    assert_eq!(backend.legacy_sessions(), 0);
+}
