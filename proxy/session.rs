@@ -22,7 +22,9 @@ use serde_json::value::RawValue;
 use toolgate_config::Sessions as Settings;
 
 pub(crate) use self::capabilities::ClientCapabilities;
-pub(crate) use self::held::{Asker, CallGuard, Cancelled, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard};
+pub(crate) use self::held::{
+    Asker, CallGuard, Cancelled, MAX_QUESTIONS, MAX_STREAMS, MAX_SUBSCRIPTIONS, Session, StreamGuard,
+};
 pub(crate) use self::leg::Leg;
 use self::pool::Pool;
 pub(crate) use self::pool::{Borrowed, PoolKey};

@@ -183,9 +183,13 @@ async fn what_is_not_answered_is_asked_again() {
 
 #[tokio::test]
 async fn a_state_that_is_not_the_one_of_this_request_is_refused_and_harms_nothing() {
-    let (backend, proxy) = legacy().await;
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    // Of replicas with the same keys each reads what the other has sealed.
+    let keys = "{ keys: [{ value: \"Ju0cbPLD5Sn6xUy4QxIJ2FvEKRRcrl1GBGjGYUCGtnE=\" }] }";
+    let replica = async || Setup::fronting(&[&backend]).section("sessions", keys).start().await;
+    let (proxy, elsewhere) = (replica().await, replica().await);
     let client = proxy.askable();
-    let elsewhere = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 1).await;
     elsewhere.until_tools(&backend, 1).await;
     let (foreign, foreign_stream) = parked(&elsewhere.askable(), &backend, &json!(9)).await;
     let (asked, stream) = parked(&client, &backend, &json!(0)).await;
@@ -213,6 +217,7 @@ async fn a_state_that_is_not_the_one_of_this_request_is_refused_and_harms_nothin
     ] {
         let answer = client.ask("tools/call", bad.clone()).await;
         assert_eq!((answer.status, answer.code()), (200, -32602), "{bad}");
+        assert!(answer.message().ends_with("call again without it"), "{bad}: {answer:?}");
     }
     assert_eq!(backend.responses(), [Value::Null; 0]);
     assert_eq!(backend.all("tools/call").len(), 2);

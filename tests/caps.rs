@@ -187,6 +187,9 @@ async fn parked_calls_and_open_questions_are_counted_where_they_are_too_many() {
         opened.message().await.unwrap();
     }
     backend.until(|backend| backend.responses().len() == 2).await;
+    let put_off = backend.responses()[1].clone();
+    assert_eq!((&put_off["id"], &put_off["error"]["code"]), (&json!(0), &json!(429)));
+    assert!(put_off["error"]["message"].as_str().unwrap().contains("64 questions"), "{put_off}");
     assert_eq!(reached(&proxy, "questions").await, 1.0);
     proxy.until_metric("toolgate_questions", 64.0).await;
     stream.finish().await;

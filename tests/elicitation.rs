@@ -96,3 +96,29 @@ async fn a_legacy_client_is_asked_to_visit_a_url_under_an_id() {
     assert_eq!(given, json!({ "k": { "action": "accept" } }));
     assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
 }
+
+/// Method table: `elicitation/create` from backend, `error -32042`.
+#[tokio::test]
+async fn a_legacy_client_that_visits_urls_is_asked_as_its_backend_asks() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let declared = json!({ "elicitation": { "form": {}, "url": {} } });
+    let client = proxy.stranger().started_with("2025-11-25", declared).await;
+    let wanted = json!({ "mode": "url", "elicitationId": "e-1", "url": URL, "message": "Sign in" });
+    let question = json!({ "jsonrpc": "2.0", "id": 3, "method": "elicitation/create", "params": wanted });
+
+    let (mut opened, stream) = client.open_stream("a__ask", &backend).await;
+    stream.event(&question).await;
+    let asked = opened.message().await.unwrap();
+    client.reply(&asked["id"], json!({ "action": "accept" })).await;
+    backend.until(|backend| backend.responses().len() == 1).await;
+    stream.finish().await;
+
+    assert_eq!((&asked["method"], &asked["params"]), (&question["method"], &question["params"]));
+    assert_eq!(backend.responses()[0], json!({ "jsonrpc": "2.0", "id": 3, "result": { "action": "accept" } }));
+    assert_eq!(opened.message().await.unwrap()["result"], spoken("ask"));
+
+    let running = client.start_call("a__ask");
+    backend.next_call().await.error(&refusal());
+    assert_eq!(within(running).await.unwrap().error(), refusal());
+}

@@ -348,3 +348,31 @@ async fn a_state_is_good_for_its_method_and_its_parameters_only() {
     assert_eq!(backend.all("tools/call").len(), 1);
     assert_eq!(backend.all("prompts/get").len(), 0);
 }
+
+/// A legacy backend may ask several things before any is answered; they are asked one after the other.
+#[tokio::test]
+async fn several_questions_at_once_are_asked_one_after_the_other() {
+    let backend = FakeBackend::with_held_tool("a", "ask").await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 1).await;
+    let client = proxy.askable();
+    let mut running = client.start("tools/call", params());
+    let stream = backend.next_call().await.stream();
+    for id in [5, 6] {
+        stream.event(&json!({ "jsonrpc": "2.0", "id": id, "method": "roots/list" })).await;
+    }
+
+    for answered in 1..=2 {
+        let asked = within(running).await.unwrap().result();
+        assert_eq!(asked["resultType"], "input_required", "{asked}");
+        assert_eq!(asked["inputRequests"].as_object().unwrap().keys().collect::<Vec<_>>(), ["toolgate"]);
+        running = client.start("tools/call", retry(&asked));
+        backend.until(|backend| backend.responses().len() == answered).await;
+    }
+    stream.finish().await;
+
+    assert_eq!(within(running).await.unwrap().result()["content"], spoken("ask")["content"]);
+    let ids: Vec<_> = backend.responses().iter().map(|answer| answer["id"].clone()).collect();
+    assert_eq!(ids, [5, 6]);
+    assert_eq!(backend.all("tools/call").len(), 1);
+}

@@ -94,6 +94,7 @@ async fn a_legacy_client_hears_of_what_it_is_subscribed_to_and_of_nothing_else()
         let (said, expected) = said(backend, other);
         let said: Vec<_> = said.iter().map(|uri| &**uri).collect();
 
+        assert_eq!(world.proxy.metric("toolgate_subscriptions").await, Some(1.0));
         assert_eq!(world.heard(&mut stream, backend, &said).await, expected, "{backend}");
         client.ask("resources/unsubscribe", json!({ "uri": uri })).await.result();
     }

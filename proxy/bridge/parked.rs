@@ -70,6 +70,17 @@ struct State {
     d: String,
 }
 
+impl State {
+    fn new(instance: u64, call: u64, binding: &Binding) -> Self {
+        Self { n: instance, k: call, p: binding.principal.to_string(), d: binding.digest.clone() }
+    }
+
+    /// Whether the call that it names may be taken up by this request of this principal.
+    fn is_for(&self, binding: &Binding) -> bool {
+        *self.p == *binding.principal && self.d == binding.digest
+    }
+}
+
 /// What a backend asks.
 pub(crate) struct Question {
     /// The backend's id for it; none where it has refused the call until the client has done something.
@@ -177,7 +188,7 @@ impl Parked {
             return Err(Box::new(Refused { call, why, told }));
         }
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        let state = State { n: self.instance, k: key, p: binding.principal.to_string(), d: binding.digest.clone() };
+        let state = State::new(self.instance, key, binding);
         let state = sessions.seal(PURPOSE, &serde_json::to_vec(&state).unwrap_or_default());
         let result = format!(
             "{{\"resultType\":\"input_required\",\"inputRequests\":{},\"requestState\":{},\"_meta\":{{{SERVER_INFO}}}}}",
@@ -218,7 +229,7 @@ impl Parked {
     /// The call that a `requestState` names, if it waits here for this request.
     pub(crate) fn take(&self, sessions: &Sessions, state: &str, binding: &Binding) -> Option<Waiting> {
         let state = self.read(sessions, state)?;
-        if *state.p != *binding.principal || state.d != binding.digest {
+        if !state.is_for(binding) {
             return None;
         }
         let (_, waiting) = self.calls.remove(&state.k)?;
@@ -235,6 +246,37 @@ impl Parked {
         for (_, waiting) in keys.into_iter().filter_map(|key| self.calls.remove(&key)) {
             waiting.into_inner().unwrap_or_else(PoisonError::into_inner).lapse.abort();
             self.metrics.waiting.dec();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jsonrpc::Message;
+
+    fn binding(method: &str, params: &str, principal: &str) -> Binding {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{params}}}"#);
+        let Ok(Message::Request(request)) = jsonrpc::parse(body.as_bytes()) else { panic!("{body}") };
+        Binding::new(method, &request.params, principal)
+    }
+
+    #[test]
+    fn a_state_is_for_one_request_of_one_principal() {
+        let (method, params) = ("tools/call", r#"{"name":"x","arguments":{"a":1}}"#);
+        let state = State::new(1, 1, &binding(method, params, "alice"));
+
+        assert!(state.is_for(&binding(method, r#"{"arguments":{"a" : 1},"name":"\u0078"}"#, "alice")));
+        for other in [
+            binding(method, params, "bob"),
+            binding(method, params, ""),
+            binding("prompts/get", params, "alice"),
+            binding(method, r#"{"name":"y","arguments":{"a":1}}"#, "alice"),
+            binding(method, r#"{"name":"x","arguments":{"a":2}}"#, "alice"),
+            binding(method, r#"{"name":"x"}"#, "alice"),
+            binding(method, r#"{"uri":"x","arguments":{"a":1}}"#, "alice"),
+        ] {
+            assert!(!state.is_for(&other));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::catalog;
 use crate::error::{CLIENT_CLOSED, METHOD_NOT_FOUND};
 use crate::jsonrpc::{self, ErrorObject, Message, OwnedId, Request};
 use crate::metrics::Cap;
-use crate::session::{Asker, Leg, Session};
+use crate::session::{Asker, Leg, MAX_QUESTIONS, Session};
 
 /// Questions of one stream that are being answered here at once.
 const MAX_ANSWERING: u32 = 16;
@@ -137,7 +137,10 @@ pub(crate) fn as_asked(session: &Session, message: Bytes) -> Bytes {
 
 /// What a backend is told whose question is put off for newer ones.
 fn too_many() -> ErrorObject {
-    ErrorObject { code: 429, message: "the client has too many questions to answer".into(), data: None }
+    let message = format!(
+        "the client has {MAX_QUESTIONS} questions to answer, the most that one may have; the oldest is put off"
+    );
+    ErrorObject { code: 429, message: message.into(), data: None }
 }
 
 /// Sends a client's answer to the backend that asked.

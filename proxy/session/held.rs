@@ -14,6 +14,7 @@ use toolgate_config::BackendName;
 use self::calls::{Call, Left};
 pub(crate) use self::calls::{CallGuard, Cancelled};
 pub(crate) use self::questions::Asker;
+pub(crate) use self::questions::MAX_QUESTIONS;
 use self::questions::Question;
 use super::{ClientCapabilities, Counts, Leg, Pool, Sessions};
 use crate::backend::Backend;

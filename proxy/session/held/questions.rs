@@ -14,7 +14,7 @@ use crate::jsonrpc::OwnedId;
 use crate::session::Leg;
 
 /// Questions of backends that one session's client has yet to answer; a further one puts an end to the oldest.
-const MAX_QUESTIONS: usize = 64;
+pub(crate) const MAX_QUESTIONS: usize = 64;
 
 /// A question that the client has yet to answer.
 pub(super) struct Question {
