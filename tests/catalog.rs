@@ -93,6 +93,26 @@ async fn a_tool_without_a_description_can_be_given_one() {
 
 /// Complaint 9: Name collisions, length and charset limits.
 #[tokio::test]
+async fn names_are_neither_cut_nor_respelled_and_those_that_no_client_takes_are_left_out() {
+    let longest = "x".repeat(128 - "a__".len());
+    let (like_it, too_long) = (format!("{}y", &longest[1..]), format!("{longest}x"));
+    let own = [&*longest, &*like_it, &*too_long, "w\u{f6}rk", "a/b"];
+    let backend = own.iter().fold(FakeBackend::named("a"), |backend, name| backend.tool(name)).start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 2).await;
+
+    let (legacy, modern) = (proxy.client().await, proxy.modern());
+    assert_eq!(legacy.tools().await, [format!("a__{longest}"), format!("a__{like_it}")]);
+    for name in [&longest, &like_it] {
+        assert_eq!(legacy.call(&format!("a__{name}")).await.result(), spoken(name));
+        assert_eq!(modern.call(&format!("a__{name}")).await.result()["content"], spoken(name)["content"]);
+    }
+    assert_eq!(legacy.call(&format!("a__{too_long}")).await.code(), -32602);
+    assert_eq!(proxy.metric("toolgate_catalog_refused_tools{backend=\"a\"}").await, Some(3.0));
+}
+
+/// Complaint 9: Name collisions, length and charset limits.
+#[tokio::test]
 async fn of_two_backends_with_one_name_the_first_has_it() {
     let first = FakeBackend::named("first").held("x").tool("y").start().await;
     let second = FakeBackend::named("second").tool("x").tool("z").start().await;
