@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use toolgate_config::{Config, Log, LogFormat, LogLevel};
-use tracing_subscriber::EnvFilter;
+use toolgate_config::{Config, Log};
 
 use crate::app::{App, Running};
 use crate::backend::Backend;
 use crate::catalog::{Kind, Omission};
+use crate::gateway::Gateway;
 use crate::reload::Reloader;
-use crate::{demo, gateway::Gateway};
+use crate::{demo, log};
 
 /// Fine.
 pub const OK: u8 = 0;
@@ -55,7 +55,7 @@ pub fn run(path: PathBuf) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
-    start_logging(config.log, STDOUT);
+    let _log = log::start(config.log, log::Out::Stdout);
     let threads = config.threads;
     let app = match App::bind(config) {
         Ok(app) => app,
@@ -66,7 +66,7 @@ pub fn run(path: PathBuf) -> u8 {
 
 /// `demo`: the same, without a file.
 pub fn demo() -> u8 {
-    start_logging(Log::default(), STDOUT);
+    let _log = log::start(Log::default(), log::Out::Stdout);
     match demo::build() {
         Ok(app) => {
             print(&demo::greeting());
@@ -164,7 +164,7 @@ pub fn tools(path: &Path) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
-    start_logging(Log::default(), STDERR);
+    let _log = log::start(Log::default(), log::Out::Stderr);
     let gateway = match Gateway::build(Arc::new(config)) {
         Ok(gateway) => gateway,
         Err(problem) => return fail(CONFIG, format!("{}: backends: {problem}", path.display())),
@@ -210,34 +210,4 @@ async fn problem(backend: &Backend) -> Option<String> {
         None if problem.starts_with(&named) => problem,
         None => format!("{named}: {problem}"),
     })
-}
-
-/// Where log lines go: to standard output, unless what the command prints goes there.
-type Out = fn() -> Box<dyn std::io::Write>;
-const STDOUT: Out = || Box::new(std::io::stdout());
-const STDERR: Out = || Box::new(std::io::stderr());
-
-/// What files are watched with, and how much of it is logged at most.
-const WATCHING: [&str; 3] = ["inotify=error", "mio=error", "notify=error"];
-
-/// Starts logging. `TOOLGATE_LOG` overrides the level, in tracing's syntax.
-fn start_logging(log: Log, out: Out) {
-    let level = match log.level {
-        // pingora calls errors what any client can bring about, and what its pool mends by itself; what either means is in
-        // our own lines.
-        LogLevel::Error => "error,pingora_core=off,pingora_pool=off",
-        LogLevel::Warn => "warn,pingora_core=off,pingora_pool=off",
-        LogLevel::Info => "info,pingora_core=off,pingora_pool=off",
-        LogLevel::Debug => "info,toolgate=debug",
-        LogLevel::Trace => "trace",
-    };
-    let filter = EnvFilter::try_from_env("TOOLGATE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // What watches files must not say so when one changes: where the log is one of them, each line would make another.
-    let filter = WATCHING.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(out);
-    // A second start in one process keeps the first one's logging.
-    let _ = match log.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
-    };
 }

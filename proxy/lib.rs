@@ -111,6 +111,7 @@ mod metrics;
 mod admin;
 pub mod cli;
 mod demo;
+mod log;
 mod reload;
 mod seal;
 mod tls;

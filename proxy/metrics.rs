@@ -24,6 +24,7 @@ use self::series::{BACKEND, Forget, Hold, forget};
 use self::tool::ToolKey;
 pub(crate) use self::tool::{Counted, ToolMetrics};
 use crate::error::Kind;
+use crate::log;
 
 /// The label value for whatever has none of its own.
 pub(crate) const OTHER: &str = "_OTHER";
@@ -180,6 +181,8 @@ impl Metrics {
         // What was never counted is 0, not absent: a rate of it is one, and an alert can be tried.
         Cap::ALL.iter().for_each(|cap| drop(caps.with_label_values(&[cap.as_str()])));
         RELOADS.iter().for_each(|outcome| drop(reloads.with_label_values(&[outcome])));
+        // Logging belongs to the process, and began before there was a gateway.
+        registered(&make.registry, Ok(log::DROPPED.clone()));
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
         make.gauges("toolgate_build_info", "Always 1; the version is the label", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
