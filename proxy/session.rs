@@ -108,7 +108,7 @@ pub(crate) struct Sessions {
     /// Counts the sets of keys: what was opened with another than the one of now is opened once more.
     keys: AtomicU64,
     /// By the marks of their tokens, which cost less to look at than what is sealed in them.
-    live: DashMap<u128, Arc<Session>>,
+    live: DashMap<u128, Arc<Session>, foldhash::fast::RandomState>,
     /// The secret of the marks: nobody can make a token that has the mark of another.
     marks: RandomState,
     /// Sessions for modern clients.
@@ -125,7 +125,7 @@ impl Sessions {
             sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys)),
             settings: ArcSwap::from_pointee(settings.clone()),
             keys: AtomicU64::new(0),
-            live: DashMap::new(),
+            live: DashMap::default(),
             marks: RandomState::new(),
             pool: Arc::default(),
             ended: DashMap::new(),

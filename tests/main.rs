@@ -29,6 +29,7 @@ mod legacy_sse;
 mod limits;
 mod listening;
 mod log_levels;
+mod logs;
 mod messages;
 mod methods;
 mod misbehaviour;

@@ -259,7 +259,7 @@ impl Rendered {
 pub(crate) struct Merged {
     legacy: PerKind<Rendered>,
     modern: PerKind<Rendered>,
-    routes: HashMap<Box<str>, Route>,
+    routes: HashMap<Box<str>, Route, foldhash::fast::RandomState>,
     prompts: HashMap<Box<str>, PromptRoute>,
     /// By URI.
     resources: HashMap<Box<str>, Arc<Backend>>,

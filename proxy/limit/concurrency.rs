@@ -2,14 +2,12 @@
 
 use std::num::NonZeroU32;
 
-use dashmap::DashMap;
-
-use super::key::{CellKey, cell_of};
+use super::key::{CellKey, CellMap, cell_of};
 
 /// The counters of one rule. They know no cap, so that a rule whose cap changes keeps count of the calls under way.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    taken: DashMap<CellKey, u32>,
+    taken: CellMap<u32>,
 }
 
 impl Slots {

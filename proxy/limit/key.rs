@@ -4,7 +4,11 @@ use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use toolgate_config::Key;
+
+/// What is counted for each key. Hashed faster than against whoever may choose keys at will: nobody can.
+pub(super) type CellMap<V> = DashMap<CellKey, V, RandomState>;
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +52,7 @@ impl CellKey {
 }
 
 /// The cell of a key: its own one when it has one or when there is room for it, else the one shared by the rest.
-pub(super) fn cell_of<V>(cells: &DashMap<CellKey, V>, key: CellKey, max_keys: u32) -> CellKey {
+pub(super) fn cell_of<V>(cells: &CellMap<V>, key: CellKey, max_keys: u32) -> CellKey {
     let room = || u64::try_from(cells.len()).is_ok_and(|keys| keys < u64::from(max_keys));
     if cells.contains_key(&key) || room() { key } else { CellKey::Rest }
 }

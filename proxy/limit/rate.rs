@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use dashmap::{DashMap, Entry};
+use dashmap::Entry;
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
@@ -12,7 +12,7 @@ use governor::state::StateStore;
 use governor::state::keyed::ShrinkableKeyedStateStore;
 use governor::{Quota, RateLimiter};
 
-use super::key::{CellKey, cell_of};
+use super::key::{CellKey, CellMap, cell_of};
 
 /// The cells of one rate.
 #[derive(Debug)]
@@ -78,13 +78,13 @@ struct Question {
 /// Theoretical arrival times by key; those of keys past `max_keys` share one.
 #[derive(Debug)]
 struct Cells {
-    arrivals: DashMap<CellKey, Nanos>,
+    arrivals: CellMap<Nanos>,
     max_keys: u32,
 }
 
 impl Cells {
     fn new(max_keys: u32) -> Self {
-        Self { arrivals: DashMap::new(), max_keys }
+        Self { arrivals: CellMap::default(), max_keys }
     }
 }
 

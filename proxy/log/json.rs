@@ -100,3 +100,31 @@ impl Visit for Fields<'_> {
         self.push(field, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    #[test]
+    fn fields_keep_their_types_and_whatever_they_hold_is_one_line() {
+        let lines = Lines::new();
+        let subscriber = tracing_subscriber::registry().with(Json(Arc::clone(&lines)));
+        tracing::subscriber::with_default(subscriber, || {
+            let (text, shown, number) = ("a \"b\"\\\n\u{1}é", std::net::Ipv4Addr::LOCALHOST, u64::MAX);
+            tracing::warn!(text, %shown, listed = ?[1, 2], number, less = -1, part = 0.5, none = f64::NAN, is = true, "m\n");
+        });
+
+        let line = String::from_utf8(lines.gathered()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        let mut told: Value = serde_json::from_str(&line).unwrap();
+        assert!(told.as_object_mut().unwrap().remove("timestamp").unwrap().is_string());
+        let expected = json!({
+            "level": "WARN", "message": "m\n", "text": "a \"b\"\\\n\u{1}é", "shown": "127.0.0.1", "listed": "[1, 2]",
+            "number": u64::MAX, "less": -1, "part": 0.5, "none": null, "is": true
+        });
+        assert_eq!(told, expected);
+    }
+}

@@ -164,3 +164,82 @@ impl Drop for Written {
         }
     }
 }
+
+#[cfg(test)]
+impl Lines {
+    pub(super) fn gathered(&self) -> Vec<u8> {
+        self.state().gathered.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Writes what it is allowed to, and notes it.
+    struct Slow {
+        allowed: mpsc::Receiver<usize>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Nobody who could allow anything: as much as there is.
+            let allowed = self.allowed.recv().unwrap_or(usize::MAX).min(bytes.len());
+            self.written.lock().unwrap().extend_from_slice(&bytes[..allowed]);
+            Ok(allowed)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn slow() -> (mpsc::Sender<usize>, Arc<Mutex<Vec<u8>>>, Slow) {
+        let (allow, allowed) = mpsc::channel();
+        let written = Arc::<Mutex<Vec<u8>>>::default();
+        (allow, Arc::clone(&written), Slow { allowed, written })
+    }
+
+    #[test]
+    fn lines_come_out_whole_and_in_order_and_the_last_at_the_end() {
+        let (allow, written, mut out) = slow();
+        let lines = Lines::new();
+        let running = Arc::clone(&lines);
+        let thread = thread::spawn(move || running.run(&mut out));
+
+        lines.push(b"one\n");
+        allow.send(2).unwrap();
+        drop(allow);
+        (0..100).for_each(|number| lines.push(format!("{number}\n").as_bytes()));
+        drop(Written(Some(lines)));
+
+        let all: String = (0..100).map(|number| format!("{number}\n")).collect();
+        assert_eq!(String::from_utf8(written.lock().unwrap().clone()).unwrap(), format!("one\n{all}"));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_not_read_is_dropped_past_the_cap_and_counted() {
+        let (allow, written, mut out) = slow();
+        let lines = Lines::new();
+        let running = Arc::clone(&lines);
+        let thread = thread::spawn(move || running.run(&mut out));
+        let long = [b'x'; 1024];
+        let before = DROPPED.get();
+
+        // Of as much again nobody can say whether it was taken before or after.
+        (0..3 * MAX_GATHERED / long.len()).for_each(|_| lines.push(&long));
+
+        let dropped = DROPPED.get() - before;
+        assert!(dropped as usize >= MAX_GATHERED / long.len(), "{dropped}");
+        assert!(lines.gathered().len() <= MAX_GATHERED);
+        drop(allow);
+        drop(Written(Some(lines)));
+        thread.join().unwrap();
+        let kept = 3 * MAX_GATHERED - dropped as usize * long.len();
+        assert_eq!(written.lock().unwrap().len(), kept);
+    }
+}

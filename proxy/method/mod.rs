@@ -8,7 +8,6 @@ mod resources;
 mod subscriptions;
 mod tools;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -100,24 +99,29 @@ fn no_name() -> Error {
 
 /// The row of a method.
 pub(crate) fn find(name: &str) -> Option<&'static Method> {
-    METHODS.binary_search_by_key(&name, |method| method.name).ok().map(|index| &METHODS[index])
+    index(name).map(|index| &METHODS[index])
+}
+
+fn index(name: &str) -> Option<usize> {
+    METHODS.binary_search_by_key(&name, |method| method.name).ok()
 }
 
 /// The metric handles of every row.
 pub(crate) struct Handles {
-    rows: HashMap<&'static str, Arc<MethodMetrics>>,
+    /// As they stand in [`METHODS`].
+    rows: Vec<Arc<MethodMetrics>>,
     other: Arc<MethodMetrics>,
 }
 
 impl Handles {
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let rows = METHODS.iter().map(|method| (method.name, Arc::new(metrics.method(method.name)))).collect();
+        let rows = METHODS.iter().map(|method| Arc::new(metrics.method(method.name))).collect();
         Self { rows, other: Arc::new(metrics.method(OTHER)) }
     }
 
     /// The handles of a method by the name a client typed.
     pub(crate) fn find(&self, name: &str) -> &Arc<MethodMetrics> {
-        self.rows.get(name).unwrap_or(&self.other)
+        index(name).and_then(|index| self.rows.get(index)).unwrap_or(&self.other)
     }
 
     /// The handles of whatever is no message of a known method.

@@ -67,7 +67,7 @@ impl Drop for Session {
 #[derive(Default)]
 struct Held {
     /// By the backend's uid.
-    legs: HashMap<u64, Arc<Leg>>,
+    legs: HashMap<u64, Arc<Leg>, foldhash::fast::RandomState>,
     /// What `logging/setLevel` asked for last, as JSON.
     level: Option<Box<str>>,
     /// The catalog's revisions at the last lists that the client was given; 0 before the first.
@@ -79,7 +79,7 @@ struct Held {
     /// What backends have asked the client, oldest first.
     questions: VecDeque<Question>,
     /// Calls under way, by the client's request id.
-    calls: HashMap<OwnedId, Call>,
+    calls: HashMap<OwnedId, Call, foldhash::fast::RandomState>,
     /// How many those are: an id that is used twice is one of them twice.
     running: usize,
     /// Calls whose client left before the answer was out, newest last: a cancellation may be on its way still.

@@ -34,6 +34,8 @@ pub(crate) async fn run(arguments: &[&str]) -> Output {
 struct Lines {
     lines: Arc<Mutex<Vec<String>>>,
     count: Arc<watch::Sender<usize>>,
+    /// Held by whoever wants nothing read meanwhile.
+    reading: Arc<Mutex<()>>,
 }
 
 impl Lines {
@@ -43,6 +45,7 @@ impl Lines {
         // Ends with the process.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
+                drop(reading.reading.lock());
                 reading.lines.lock().expect("lines").push(line);
                 reading.count.send_modify(|count| *count += 1);
             }
@@ -173,6 +176,11 @@ impl Process {
     #[track_caller]
     pub(crate) fn logged(&self, text: &str) -> impl Future<Output = String> {
         self.log.first(move |line| line.contains(text))
+    }
+
+    /// Reads nothing of what it writes until what this returns is dropped, but for some kilobytes.
+    pub(crate) fn log_unread(&self) -> impl Drop {
+        self.log.reading.lock().expect("a lock")
     }
 
     pub(crate) fn log(&self) -> Vec<String> {

@@ -66,6 +66,8 @@ enum Command {
     Bare(bare::Bare),
     /// Put a load on one address and print what came of it
     Client(Single),
+    /// Write a certificate for localhost and its key into this folder, as tls.crt and tls.key
+    Certificate { folder: PathBuf },
     /// Compare Toolgate with its peers
     Compare(Compare),
 }
@@ -93,6 +95,9 @@ struct Single {
     seconds: u64,
     #[arg(long)]
     modern: bool,
+    /// Through TLS and HTTP/2, trusting the certificate in this file
+    #[arg(long)]
+    ca: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -146,6 +151,7 @@ fn command(arguments: Arguments) -> Result<()> {
         match arguments.command {
             Command::Backend { ports } => backend::run(ports).await,
             Command::Client(single) => one_load(single).await,
+            Command::Certificate { folder } => Certificate::new(&folder).map(drop),
             Command::Compare(compare) => run(compare, soft.min(hard)).await,
             Command::Bare(_) => Ok(()),
         }
@@ -164,7 +170,8 @@ fn raise_files() -> Result<(u64, u64)> {
 
 async fn one_load(single: Single) -> Result<()> {
     let era = if single.modern { Era::Modern } else { Era::Legacy };
-    let target = Target { address: single.address, path: single.path, era, tls: None };
+    let tls = single.ca.map(|ca| subjects::trusting(&ca)).transpose()?;
+    let target = Target { address: single.address, path: single.path, era, tls };
     let work = Work { bytes: single.bytes, events: single.events, ..Work::default() };
     let ask = single.tool.map_or(Ask::List, |tool| Ask::Call { tool, work });
     let mut fleet = Fleet::open(&target, &[ask], single.connections).await?;

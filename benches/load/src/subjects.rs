@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::client::{self, Target};
 use crate::mcp::Era;
@@ -88,14 +90,22 @@ impl Certificate {
         let (file, key) = (folder.join("tls.crt"), folder.join("tls.key"));
         fs::write(&file, made.cert.pem())?;
         fs::write(&key, made.signing_key.serialize_pem())?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone())?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut client = builder.with_root_certificates(roots).with_no_client_auth();
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { file, key, client: Arc::new(client) })
+        let client = trusting(&file)?;
+        Ok(Self { file, key, client })
     }
+}
+
+/// A client of HTTP/2 that trusts the certificate in this file.
+pub(crate) fn trusting(file: &Path) -> Result<Arc<rustls::ClientConfig>> {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file)? {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut client = builder.with_root_certificates(roots).with_no_client_auth();
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(client))
 }
 
 /// One MCP server that a subject is put before.
