@@ -210,11 +210,11 @@ async fn the_demo_serves_what_it_prints() {
     for _ in 0..4 {
         said.push(client.call_with("text__shout", json!({ "text": "hello" })).await.result());
     }
+    demo.logged("http://127.0.0.1:8080/mcp").await;
     demo.signal("INT").await;
 
     assert!(said[..3].iter().all(|result| result["content"][0]["text"] == "HELLO"), "{said:?}");
     assert_eq!(said[3]["isError"], true);
-    assert!(demo.log().iter().any(|line| line.contains("http://127.0.0.1:8080/mcp")));
     assert_eq!(demo.ended().await.code(), Some(0));
 }
 
@@ -228,7 +228,8 @@ async fn what_happens_to_watched_files_is_not_logged_at_any_level() {
     gateway.logged("configuration reloaded").await;
 
     // The log may lie in a watched folder: a line for each event would be an event for each line.
-    assert!(!gateway.log().iter().any(|line| line.contains("inotify")), "{:?}", gateway.log());
+    let log = gateway.log().await;
+    assert!(!log.iter().any(|line| line.contains("inotify")), "{log:?}");
 }
 
 #[tokio::test]
@@ -243,6 +244,7 @@ async fn the_log_can_be_json() {
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["id"], "find-me");
     assert_eq!((&line["backend"], &line["tool"], &line["outcome"]), (&"a".into(), &"a__x".into(), &"ok".into()));
-    assert_eq!(gateway.log().iter().filter(|line| line.contains("find-me")).count(), 1);
-    assert!(!gateway.log().iter().any(|line| line.contains(client.session.as_deref().unwrap())));
+    let log = gateway.log().await;
+    assert_eq!(log.iter().filter(|line| line.contains("find-me")).count(), 1);
+    assert!(!log.iter().any(|line| line.contains(client.session.as_deref().unwrap())));
 }

@@ -47,5 +47,6 @@ async fn a_log_that_is_not_read_holds_up_nobody_and_loses_nothing() {
     assert_eq!(gateway.metric("toolgate_log_lines_dropped_total").await, Some(0.0));
     drop(unread);
 
-    eventually(async || gateway.log().iter().filter(|line| line.contains("\"tool\":\"a__x\"")).count() == CALLS).await;
+    eventually(async || gateway.log().await.iter().filter(|line| line.contains("\"tool\":\"a__x\"")).count() == CALLS)
+        .await;
 }

@@ -331,8 +331,8 @@ async fn a_file_that_stays_wrong_is_told_once() {
     }
     gateway.page(Method::GET, "/livez").await;
 
-    let told = gateway.log().iter().filter(|line| line.contains("configuration not reloaded")).count();
-    assert_eq!(told, 1, "{:?}", gateway.log());
+    let log = gateway.log().await;
+    assert_eq!(log.iter().filter(|line| line.contains("configuration not reloaded")).count(), 1, "{log:?}");
 }
 
 #[tokio::test]

@@ -364,7 +364,7 @@ async fn a_flood_on_standard_error_is_cut_and_blocks_nothing() {
 
     gateway.logged("stderr: line 0 xxx").await;
     gateway.logged("stderr: lines left out").await;
-    let logged = gateway.log().iter().filter(|line| line.contains("stderr: line ")).count();
+    let logged = gateway.log().await.iter().filter(|line| line.contains("stderr: line ")).count();
     assert!(logged < 2000, "{logged}");
 }
 

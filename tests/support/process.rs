@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use http::Method;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -183,7 +184,11 @@ impl Process {
         self.log.reading.lock().expect("a lock")
     }
 
-    pub(crate) fn log(&self) -> Vec<String> {
+    /// All that it has logged until now; lines are written a moment after what they tell.
+    pub(crate) async fn log(&self) -> Vec<String> {
+        const MARK: &str = "the-log-until-here";
+        self.client().await.with_header("x-request-id", MARK).ask("ping", json!({})).await;
+        self.logged(MARK).await;
         self.log.so_far()
     }
 
