@@ -347,6 +347,8 @@ impl Modern {
     }
 }
 
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// What a request is told by in logs and towards backends.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(HeaderValue);
@@ -369,7 +371,7 @@ impl RequestId {
 
     /// The header that bears it.
     pub(crate) fn header(&self) -> (HeaderName, HeaderValue) {
-        (HeaderName::from_static("x-request-id"), self.0.clone())
+        (REQUEST_ID, self.0.clone())
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, INVALID_PARAMS, INVALID_REQUEST};
+use crate::fields::Fields;
 use crate::jsonrpc::{self, Id, Message, Params};
 
 /// A legacy protocol version, oldest first.
@@ -86,11 +87,10 @@ pub(crate) struct McpHeaders {
 
 impl McpHeaders {
     /// Picks them out.
-    pub(crate) fn read(headers: &http::HeaderMap) -> Self {
+    pub(crate) fn read(headers: &Fields) -> Self {
         let mut read = Self::default();
         // In one pass: a look for each by its name costs more than all of them.
-        let mut last_param = None;
-        for (name, value) in headers {
+        for (name, value) in headers.iter() {
             let (slot, spelling) = match name.as_str() {
                 "mcp-session-id" => (&mut read.session_id, "Mcp-Session-Id"),
                 "mcp-protocol-version" => (&mut read.protocol_version, "MCP-Protocol-Version"),
@@ -98,12 +98,10 @@ impl McpHeaders {
                 "mcp-name" => (&mut read.name, "Mcp-Name"),
                 "last-event-id" => (&mut read.last_event_id, "Last-Event-ID"),
                 param if param.starts_with("mcp-param-") => {
-                    // All that have one name come one after the other.
-                    if last_param == Some(name) {
+                    if read.params.iter().any(|(given, _)| given == name) {
                         let which = param.strip_prefix("mcp-param-").unwrap_or_default();
                         read.repeated = read.repeated.or_else(|| Some(format!("Mcp-Param-{which}").into()));
                     }
-                    last_param = Some(name);
                     read.params.push((name.clone(), value.clone()));
                     continue;
                 }
@@ -333,11 +331,10 @@ mod tests {
     use crate::jsonrpc;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> McpHeaders {
-        let mut map = http::HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        McpHeaders::read(&map)
+        let field = |&(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        McpHeaders::read(&pairs.iter().map(field).collect())
     }
 
     fn classify(body: &str, pairs: &[(&'static str, &'static str)]) -> Result<Era, Error> {

@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
+
+use crate::dispatch::REQUEST_ID;
+use crate::fields::Fields;
 
 /// The longest line that announces a chunk, its extensions included, and the longest trailer section.
 const MAX_LINE: usize = 4 * 1024;
@@ -43,7 +46,7 @@ impl Framing {
     /// # Errors
     /// When the head leaves open where the body ends, or says it twice: what one reader takes for a body, another may take for
     /// the next request.
-    pub(crate) fn of_request(version: Version, headers: &HeaderMap) -> Result<(Self, bool), Malformed> {
+    pub(crate) fn of_request(version: Version, headers: &Fields) -> Result<(Self, bool), Malformed> {
         let framing = match (is_chunked(version, headers)?, length(headers)?) {
             (true, Some(_)) => return Err(Malformed),
             (true, None) => Self::Chunks(Chunks::Size),
@@ -59,7 +62,7 @@ impl Framing {
     pub(crate) fn of_response(
         version: Version,
         status: StatusCode,
-        headers: &HeaderMap,
+        headers: &Fields,
     ) -> Result<(Self, bool), Malformed> {
         let keeps_alive = keeps_alive(version, headers);
         if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -67,7 +70,7 @@ impl Framing {
         }
         if is_chunked(version, headers)? {
             // Both at once may be an attempt to smuggle: nothing else is read from such a connection.
-            return Ok((Self::Chunks(Chunks::Size), keeps_alive && !headers.contains_key(CONTENT_LENGTH)));
+            return Ok((Self::Chunks(Chunks::Size), keeps_alive && !headers.has(CONTENT_LENGTH)));
         }
         Ok(match length(headers)? {
             Some(length) => (Self::Length(length), keeps_alive),
@@ -174,15 +177,15 @@ pub(crate) fn places(
     fields.iter().map(|field| Ok((name(field.name.as_bytes())?, place(read, field.value)))).collect()
 }
 
-/// The fields as a map whose values are not copied out of the head.
+/// The fields, whose values are not copied out of the head.
 ///
 /// # Errors
 /// When something is no value.
-pub(crate) fn headers(head: &Bytes, fields: Vec<(HeaderName, Range<usize>)>) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+pub(crate) fn headers(head: &Bytes, fields: Vec<(HeaderName, Range<usize>)>) -> Result<Fields, Malformed> {
+    let mut headers = Fields::with_capacity(fields.len());
     for (name, place) in fields {
         let value = HeaderValue::from_maybe_shared(head.slice(place)).map_err(|_| Malformed)?;
-        headers.append(name, value);
+        headers.push(name, value);
     }
     Ok(headers)
 }
@@ -194,7 +197,7 @@ fn name(bytes: &[u8]) -> Result<HeaderName, Malformed> {
         HeaderName::from_static("mcp-protocol-version"),
         HeaderName::from_static("mcp-method"),
         HeaderName::from_static("mcp-name"),
-        HeaderName::from_static("x-request-id"),
+        REQUEST_ID,
     ];
     match KNOWN.iter().find(|known| known.as_str().as_bytes().eq_ignore_ascii_case(bytes)) {
         Some(known) => Ok(known.clone()),
@@ -203,27 +206,27 @@ fn name(bytes: &[u8]) -> Result<HeaderName, Malformed> {
 }
 
 /// Whether a body is of this type, as its head says: `type/subtype`. Parameters do not matter, nor does case.
-pub(crate) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
+pub(crate) fn is_of_type(headers: &Fields, wanted: &str) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     let is_it = |essence: &[u8]| essence.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes());
     value.as_bytes().split(|byte| *byte == b';').next().is_some_and(is_it)
 }
 
 /// Whether the connection stays open after the message, as far as its head says.
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+fn keeps_alive(version: Version, headers: &Fields) -> bool {
     !has_token(headers, "close") && (version != Version::HTTP_10 || has_token(headers, "keep-alive"))
 }
 
 /// Whether the body comes in chunks. No other coding is known.
-fn is_chunked(version: Version, headers: &HeaderMap) -> Result<bool, Malformed> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+fn is_chunked(version: Version, headers: &Fields) -> Result<bool, Malformed> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING);
     let Some(coding) = codings.next() else { return Ok(false) };
     let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     if is_chunked && codings.next().is_none() && version != Version::HTTP_10 { Ok(true) } else { Err(Malformed) }
 }
 
 /// `Content-Length`, which may come more than once if it says the same.
-fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
+fn length(headers: &Fields) -> Result<Option<u64>, Malformed> {
     let mut length = None;
     for value in headers.get_all(CONTENT_LENGTH) {
         for one in value.as_bytes().split(|byte| *byte == b',') {
@@ -242,9 +245,9 @@ fn number(digits: &[u8]) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-fn has_token(headers: &HeaderMap, token: &str) -> bool {
+fn has_token(headers: &Fields, token: &str) -> bool {
     let is_it = |one: &[u8]| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes());
-    headers.get_all(CONNECTION).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_it))
+    headers.get_all(CONNECTION).any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_it))
 }
 
 #[cfg(test)]
@@ -254,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    fn head(headers: &[(&str, &str)]) -> HeaderMap {
+    fn head(headers: &[(&str, &str)]) -> Fields {
         let header = |(name, value): &(&str, &str)| {
             (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
         };

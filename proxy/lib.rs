@@ -97,6 +97,7 @@ mod limit;
 mod health;
 mod backend;
 mod deadline;
+mod fields;
 mod framing;
 mod relay;
 mod scan;

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::time::{sleep, timeout};
 use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 
@@ -29,9 +29,10 @@ use self::write::{Writer, Written};
 use crate::admin;
 use crate::deadline::within;
 use crate::demo;
-use crate::dispatch::{self, Request, RequestId};
+use crate::dispatch::{self, REQUEST_ID, Request, RequestId};
 use crate::era::{Era, McpHeaders};
 use crate::error::{Error, MaxBytes};
+use crate::fields::Fields;
 use crate::gateway::{Gateway, Phase};
 use crate::reply::{Body, Reply};
 use crate::snapshot::Snapshot;
@@ -283,7 +284,7 @@ impl Edge {
                 headers: McpHeaders::read(&header.headers),
                 prefers_events: rules::prefers_events(&header.headers),
                 client: rules::client(peer, trusted, &header.headers),
-                request_id: RequestId::new(header.headers.get("x-request-id")),
+                request_id: RequestId::new(header.headers.get(REQUEST_ID)),
                 started: Instant::now(),
                 is_late: world.is_late,
             },
@@ -351,11 +352,11 @@ fn too_many_headers() -> Error {
     Error::HttpMalformed { problem: problem.into(), too_large: true }
 }
 
-fn expects_continue(headers: &HeaderMap) -> bool {
+fn expects_continue(headers: &Fields) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-fn size(headers: &HeaderMap) -> usize {
+fn size(headers: &Fields) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 

@@ -243,7 +243,7 @@ impl Duplex {
         };
         let mut incoming = json(StatusCode::OK, message);
         if let Ok(value) = HeaderValue::from_str(&id) {
-            incoming.headers.insert(SESSION_ID, value);
+            incoming.headers.push(SESSION_ID, value);
         }
         self.sessions().insert(id, Session { pipe, born: Instant::now(), confirmed: false });
         Ok(incoming)

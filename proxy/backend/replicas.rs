@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use toolgate_config::{BackendName, Url};
 
 use super::{Body, Endpoint, Incoming, Outgoing, Transport, passive_failure};
 use crate::error::{Error, Phase};
+use crate::fields::Fields;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
@@ -134,7 +135,7 @@ impl Replicas {
             let tagged = [index.to_string().as_bytes(), b".", id.as_bytes()].concat();
             // It was a header value, and still is.
             if let Ok(tagged) = HeaderValue::from_bytes(&tagged) {
-                incoming.headers.insert(SESSION_ID, tagged);
+                incoming.headers.push(SESSION_ID, tagged);
             }
         }
         if let Some(underway) = underway {
@@ -244,7 +245,7 @@ fn may_be_tried_elsewhere(error: &Error, repeatable: bool) -> bool {
 
 /// What says that a session is no more.
 fn lost() -> Incoming {
-    Incoming { status: StatusCode::NOT_FOUND, headers: HeaderMap::new(), body: Box::new(Nothing) }
+    Incoming { status: StatusCode::NOT_FOUND, headers: Fields::default(), body: Box::new(Nothing) }
 }
 
 struct Nothing;
@@ -345,7 +346,7 @@ mod tests {
 
         let incoming = replicas.send(post(Some("1.their.own"))).await.unwrap();
 
-        assert_eq!(incoming.headers[SESSION_ID], "1.their.own");
+        assert_eq!(incoming.headers.get(SESSION_ID).unwrap(), "1.their.own");
         assert_eq!(asked.map(|asked| asked.load(Ordering::SeqCst)), [0, 1]);
         for unknown in ["2.x", "x", "-1.x", ".x", "1"] {
             assert_eq!(replicas.send(post(Some(unknown))).await.unwrap().status, 404, "{unknown}");

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use toolgate_config::{BackendName, Timeout};
 
 use crate::error::{Error, MaxBytes};
+use crate::fields::Fields;
 use crate::framing::is_of_type;
 
 /// How bytes reach a backend.
@@ -83,15 +84,14 @@ pub(crate) struct Outgoing {
 /// The answer of a backend.
 pub(crate) struct Incoming {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Fields,
     pub(crate) body: Box<dyn Body>,
 }
 
 impl Incoming {
     /// A JSON body that is all there.
     pub(crate) fn json(status: StatusCode, body: Bytes) -> Self {
-        let headers =
-            HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let headers = Fields::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         Self { status, headers, body: Box::new(Whole(Some(body))) }
     }
 

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderName, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::bridge::envelope::{self, Envelope, dress, undress};
 use crate::bridge::shape::{self, SERVER_INFO, Shaped};
 use crate::era::{self, Era, McpHeaders};
 use crate::error::{INVALID_PARAMS, Kind, METHOD_NOT_FOUND, RESOURCE_NOT_FOUND};
+use crate::fields::Fields;
 use crate::jsonrpc::{self, Message, OwnedId, Params, Request, Response};
 
 const ENVELOPE: Envelope<'_> =
@@ -66,9 +67,9 @@ fn dresses(body: &Bytes, request: &Request<'_>) {
     let Ok(message @ Message::Request(of_dressed)) = &parsed else { return };
     assert_eq!((of_dressed.id, &of_dressed.method), (request.id, &request.method));
     let name = named(&request.method, &request.params);
-    let headers: HeaderMap = envelope::headers(&request.method, name.as_deref()).into_iter().collect();
+    let headers: Fields = envelope::headers(&request.method, name.as_deref()).into_iter().collect();
     // A method that a header cannot carry as it is has no modern request.
-    let is_carried = headers.get("mcp-method").is_some_and(|value| *value == *request.method);
+    let is_carried = headers.get(HeaderName::from_static("mcp-method")).is_some_and(|value| *value == *request.method);
     let era = era::of_message(message, &McpHeaders::read(&headers)).ok();
     assert_eq!(era, is_carried.then_some(Era::Modern));
     assert_eq!(dress(&dressed, &ENVELOPE), dressed, "once is enough");

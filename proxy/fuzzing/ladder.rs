@@ -17,7 +17,7 @@ const LEGACY: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25
 pub fn ladder(bytes: &[u8]) {
     let (head, body) = super::parted(bytes);
     let map = super::headers(head);
-    let headers = McpHeaders::read(&map);
+    let headers = McpHeaders::read(&map.clone().into());
     verbs(&map, &headers);
     let message = match jsonrpc::parse(body) {
         Ok(message) => message,

@@ -4,32 +4,41 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::http1::{Http1, Unread};
 use super::http2;
+use crate::fields::Fields;
 
 /// The client is gone, or does not read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Gone;
 
+/// The head of a request.
+#[derive(Default)]
+pub(super) struct RequestHead {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) headers: Fields,
+}
+
 /// A client's side of a request.
 pub(super) enum Downstream {
     Http1(Box<Http1>),
-    Http2(Box<http2::Session>),
+    Http2(Box<http2::Session>, RequestHead),
 }
 
 impl Downstream {
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self, Self::Http2(_))
+        matches!(self, Self::Http2(..))
     }
 
     /// The head of the request.
-    pub(super) fn head(&self) -> &Parts {
+    pub(super) fn head(&self) -> &RequestHead {
         match self {
             Self::Http1(http1) => &http1.request,
-            Self::Http2(session) => session.req_header(),
+            Self::Http2(_, head) => head,
         }
     }
 
@@ -37,7 +46,7 @@ impl Downstream {
     pub(super) fn peer(&self) -> IpAddr {
         match self {
             Self::Http1(http1) => http1.peer,
-            Self::Http2(session) => {
+            Self::Http2(session, _) => {
                 let peer = session.client_addr().and_then(|addr| addr.as_inet());
                 peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), std::net::SocketAddr::ip)
             }
@@ -48,7 +57,7 @@ impl Downstream {
     pub(super) fn set_write_timeout(&mut self, limit: Duration) {
         match self {
             Self::Http1(http1) => http1.write_timeout = limit,
-            Self::Http2(session) => session.set_write_timeout(Some(limit)),
+            Self::Http2(session, _) => session.set_write_timeout(Some(limit)),
         }
     }
 
@@ -63,7 +72,7 @@ impl Downstream {
     pub(super) fn keeps_alive(&self) -> bool {
         match self {
             Self::Http1(http1) => http1.keeps_alive && http1.is_body_done(),
-            Self::Http2(_) => false,
+            Self::Http2(..) => false,
         }
     }
 
@@ -71,7 +80,7 @@ impl Downstream {
     pub(super) fn is_body_done(&mut self) -> bool {
         match self {
             Self::Http1(http1) => http1.is_body_done(),
-            Self::Http2(session) => session.is_body_done(),
+            Self::Http2(session, _) => session.is_body_done(),
         }
     }
 
@@ -79,7 +88,7 @@ impl Downstream {
     pub(super) async fn go_on(&mut self) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => http1.go_on().await,
-            Self::Http2(session) => session.write_continue_response().await.map_err(|_| Gone),
+            Self::Http2(session, _) => session.write_continue_response().await.map_err(|_| Gone),
         }
     }
 
@@ -88,7 +97,7 @@ impl Downstream {
     pub(super) async fn body(&mut self, most: u64) -> Result<Option<Bytes>, Unread> {
         match self {
             Self::Http1(http1) => http1.body(most).await,
-            Self::Http2(session) => session.read_request_body().await.map_err(|_| Unread::Closed),
+            Self::Http2(session, _) => session.read_request_body().await.map_err(|_| Unread::Closed),
         }
     }
 
@@ -96,7 +105,7 @@ impl Downstream {
     pub(super) async fn left(&mut self) {
         match self {
             Self::Http1(http1) => http1.left().await,
-            Self::Http2(session) => drop(session.read_body_or_idle(true).await),
+            Self::Http2(session, _) => drop(session.read_body_or_idle(true).await),
         }
     }
 
@@ -112,7 +121,7 @@ impl Downstream {
                 http1.begin(status, headers, length);
                 Ok(())
             }
-            Self::Http2(session) => http2::begin(session, status, headers, length).await,
+            Self::Http2(session, _) => http2::begin(session, status, headers, length).await,
         }
     }
 
@@ -120,7 +129,7 @@ impl Downstream {
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => http1.flush().await,
-            Self::Http2(_) => Ok(()),
+            Self::Http2(..) => Ok(()),
         }
     }
 
@@ -128,7 +137,7 @@ impl Downstream {
     pub(super) async fn send(&mut self, pieces: &[Bytes], is_last: bool) -> Result<(), Gone> {
         match self {
             Self::Http1(http1) => http1.send(pieces, is_last).await,
-            Self::Http2(session) => {
+            Self::Http2(session, _) => {
                 let end = pieces.iter().rposition(|piece| !piece.is_empty());
                 for (place, piece) in pieces.iter().enumerate() {
                     if !piece.is_empty() {

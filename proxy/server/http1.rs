@@ -16,16 +16,16 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use memchr::memmem;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
 use super::MAX_HEAD;
 use super::accept::Stream;
-use super::downstream::Gone;
+use super::downstream::{Gone, RequestHead};
 use crate::deadline::within;
+use crate::fields::Fields;
 use crate::framing::{self, Framing, Malformed};
 
 /// The most headers of a request.
@@ -45,7 +45,7 @@ pub(super) struct Http1 {
     pub(super) peer: IpAddr,
     /// What was read and not used yet.
     read: BytesMut,
-    pub(super) request: Parts,
+    pub(super) request: RequestHead,
     /// What is still to come of its body.
     body: Framing,
     /// Whether the connection may be used again after it.
@@ -95,7 +95,7 @@ impl Http1 {
             stream,
             peer,
             read: BytesMut::new(),
-            request: no_request(),
+            request: RequestHead::default(),
             body: Framing::Length(0),
             keeps_alive: false,
             write_timeout: Duration::MAX,
@@ -107,7 +107,7 @@ impl Http1 {
     /// Waits for the first bytes of a request; false when the client closed the connection instead.
     pub(super) async fn begun(&mut self) -> bool {
         // What may wait for long holds on to no memory, nor to what it was read into.
-        self.request = no_request();
+        self.request = RequestHead::default();
         if self.read.is_empty() {
             self.read = BytesMut::new();
         }
@@ -161,8 +161,7 @@ impl Http1 {
         let uri = Uri::from_maybe_shared(head.slice(target)).map_err(|_| Unread::Malformed)?;
         one_host(version, &uri, &headers)?;
         (self.body, self.keeps_alive) = Framing::of_request(version, &headers)?;
-        let request = &mut self.request;
-        (request.method, request.uri, request.version, request.headers) = (method, uri, version, headers);
+        self.request = RequestHead { method, uri, version, headers };
         Ok(true)
     }
 
@@ -339,13 +338,9 @@ impl Http1 {
     }
 }
 
-fn no_request() -> Parts {
-    http::Request::new(()).into_parts().0
-}
-
 /// A request names one host, or none in HTTP/1.0: of two, whoever reads it next may take the other (RFC 9112, section 3.2).
-fn one_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
-    let mut hosts = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
+fn one_host(version: Version, uri: &Uri, headers: &Fields) -> Result<(), Malformed> {
+    let mut hosts = headers.get_all(HOST).map(HeaderValue::as_bytes);
     let (host, another) = (hosts.next(), hosts.next());
     let authority = uri.authority().map(|authority| authority.as_str().as_bytes());
     let differs = host.zip(authority).is_some_and(|(host, authority)| host != authority);

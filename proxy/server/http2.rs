@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::Edge;
 use super::accept::Stream;
-use super::downstream::{Downstream, Gone};
+use super::downstream::{Downstream, Gone, RequestHead};
 use super::write::Written;
 
 /// One client connection, as pingora drives it.
@@ -34,9 +34,16 @@ impl HttpServerApp for Connection {
         _shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.begun.store(true, Ordering::Relaxed);
-        let mut downstream = Downstream::Http2(Box::new(session));
+        let parts = session.req_header();
+        let head = RequestHead {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            headers: parts.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        };
+        let mut downstream = Downstream::Http2(Box::new(session), head);
         let written = self.edge.exchange(&mut downstream, self.is_late).await;
-        if let Downstream::Http2(mut session) = downstream {
+        if let Downstream::Http2(mut session, _) = downstream {
             match written {
                 // A client that is gone needs no end.
                 Written::Whole => drop(session.finish().await),

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
-use http::header::{ACCEPT, CONTENT_ENCODING, HOST, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_ENCODING, HOST, ORIGIN,
+};
+use http::{HeaderName, HeaderValue, Method, Uri};
 use ipnet::IpNet;
 use toolgate_config::{HostPattern, Listener};
 
 use crate::error::Error;
+use crate::fields::Fields;
 use crate::framing::is_of_type;
 
 /// The verbs of a listener's path.
@@ -32,14 +35,14 @@ pub(super) enum Pass {
 }
 
 /// Judges a request head.
-pub(super) fn judge(listener: &Listener, verb: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Pass, Error> {
+pub(super) fn judge(listener: &Listener, verb: &Method, uri: &Uri, headers: &Fields) -> Result<Pass, Error> {
     if uri.path() != listener.path {
         return Err(Error::NotFound { mcp: listener.path.clone() });
     }
     host(listener, uri, headers)?;
     let origin = origin(listener, headers)?;
     match *verb {
-        Method::OPTIONS if origin && headers.contains_key("access-control-request-method") => {
+        Method::OPTIONS if origin && headers.has(ACCESS_CONTROL_REQUEST_METHOD) => {
             return Ok(Pass::Preflight);
         }
         Method::GET => accepts(headers, &["text/event-stream"])?,
@@ -55,7 +58,7 @@ pub(super) fn judge(listener: &Listener, verb: &Method, uri: &Uri, headers: &Hea
 }
 
 /// A name that is not ours means that somebody's DNS was made to point here (2025-11-25, Transports).
-fn host(listener: &Listener, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
+fn host(listener: &Listener, uri: &Uri, headers: &Fields) -> Result<(), Error> {
     let forbidden = |host: &str| Error::HostForbidden { host: host.chars().take(255).collect() };
     let header = headers.get(HOST).map(|value| value.to_str().map_err(|_| forbidden("(not ASCII)"))).transpose()?;
     // HTTP/2 has `:authority`, and an absolute URI outranks the header (RFC 9112, section 3.2.2).
@@ -67,7 +70,7 @@ fn host(listener: &Listener, uri: &Uri, headers: &HeaderMap) -> Result<(), Error
 }
 
 /// Whether there is an origin; one that is not allowed is refused (2025-11-25, Transports).
-fn origin(listener: &Listener, headers: &HeaderMap) -> Result<bool, Error> {
+fn origin(listener: &Listener, headers: &Fields) -> Result<bool, Error> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(false) };
     let text = String::from_utf8_lossy(origin.as_bytes());
     match listener.allowed_origins.iter().any(|pattern| pattern.matches(&text)) {
@@ -76,31 +79,30 @@ fn origin(listener: &Listener, headers: &HeaderMap) -> Result<bool, Error> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> Result<(), Error> {
+fn is_json(headers: &Fields) -> Result<(), Error> {
     if is_of_type(headers, "application/json") { Ok(()) } else { Err(Error::UnsupportedMediaType) }
 }
 
 /// What a client accepts that follows the specification to the letter. It comes with nearly every request, and is known at a
 /// glance.
-fn accepts_as_usual(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(ACCEPT).iter();
+fn accepts_as_usual(headers: &Fields) -> bool {
+    let mut values = headers.get_all(ACCEPT);
     values.next().is_some_and(|value| value == "application/json, text/event-stream") && values.next().is_none()
 }
 
 /// Every coding is named in the header, one after the other (RFC 9110, section 8.4).
-fn is_plain(headers: &HeaderMap) -> Result<(), Error> {
-    let mut codings = headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|&b| b == b','));
+fn is_plain(headers: &Fields) -> Result<(), Error> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).flat_map(|value| value.as_bytes().split(|&b| b == b','));
     let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
     if codings.all(|coding| is_none(coding.trim_ascii())) { Ok(()) } else { Err(Error::UnsupportedEncoding) }
 }
 
 /// Whether the client takes each of the types that its answer may have. One that names none takes all (RFC 9110, 12.5.1).
-fn accepts(headers: &HeaderMap, needed: &[&'static str]) -> Result<(), Error> {
+fn accepts(headers: &Fields, needed: &[&'static str]) -> Result<(), Error> {
     if accepts_as_usual(headers) {
         return Ok(());
     }
-    let mut ranges =
-        headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).peekable();
+    let mut ranges = headers.get_all(ACCEPT).filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).peekable();
     if ranges.peek().is_none() {
         return Ok(());
     }
@@ -120,7 +122,7 @@ fn accepts(headers: &HeaderMap, needed: &[&'static str]) -> Result<(), Error> {
 }
 
 /// Whether a client names event streams before JSON: with more weight, or else first. Most name JSON first.
-pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
+pub(super) fn prefers_events(headers: &Fields) -> bool {
     if accepts_as_usual(headers) {
         return false;
     }
@@ -128,7 +130,7 @@ pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
         let quality = range.split(';').skip(1).find_map(|parameter| parameter.trim().strip_prefix("q=")?.parse().ok());
         quality.unwrap_or(1.0_f32)
     };
-    let ranges = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+    let ranges = headers.get_all(ACCEPT).filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
     let (mut events, mut json) = (None, None);
     for (place, range) in ranges.enumerate() {
         match range.split(';').next().unwrap_or("").trim() {
@@ -144,7 +146,7 @@ pub(super) fn prefers_events(headers: &HeaderMap) -> bool {
 }
 
 /// The headers that let a browser page of an allowed origin have the reply.
-pub(super) fn cors(listener: &Listener, headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+pub(super) fn cors(listener: &Listener, headers: &Fields) -> Vec<(HeaderName, HeaderValue)> {
     let Ok(true) = origin(listener, headers) else { return Vec::new() };
     let Some(origin) = headers.get(ORIGIN) else { return Vec::new() };
     vec![
@@ -155,8 +157,8 @@ pub(super) fn cors(listener: &Listener, headers: &HeaderMap) -> Vec<(HeaderName,
 }
 
 /// What a preflight is answered with, beside [`cors`].
-pub(super) fn preflight(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let asked = headers.get("access-control-request-headers").and_then(|value| value.to_str().ok()).unwrap_or("");
+pub(super) fn preflight(headers: &Fields) -> Vec<(HeaderName, HeaderValue)> {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).and_then(|value| value.to_str().ok()).unwrap_or("");
     let parameters = asked.split(',').map(str::trim).filter(|name| {
         name.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("mcp-param-")) && name.len() <= 128
     });
@@ -170,13 +172,14 @@ pub(super) fn preflight(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 /// The client's address: the connection's, or, through trusted proxies, the last hop that is not one of them.
-pub(super) fn client(peer: IpAddr, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
+pub(super) fn client(peer: IpAddr, trusted: &[IpNet], headers: &Fields) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
     if !is_trusted(&peer) {
         return peer;
     }
-    let lines = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
+    let lines =
+        headers.get_all(HeaderName::from_static("x-forwarded-for")).rev().filter_map(|value| value.to_str().ok());
     let mut client = peer;
     for hop in lines.flat_map(|line| line.rsplit(',')).take(MAX_HOPS) {
         // Whatever stands before something unreadable was not written by who is trusted.
@@ -209,12 +212,11 @@ mod tests {
         config.unwrap_or_else(|report| panic!("{report}")).listeners.remove(0)
     }
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
+    fn headers(pairs: &[(&'static str, &'static str)]) -> Fields {
+        let field = |&(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(field).collect()
     }
 
     fn verdict(verb: Method, path: &'static str, pairs: &[(&'static str, &'static str)]) -> Result<Pass, Error> {

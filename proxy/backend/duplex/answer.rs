@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use memchr::memchr2;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout_at};
@@ -18,6 +18,7 @@ use super::table::Answered;
 use crate::backend::sse;
 use crate::backend::{Body, Incoming};
 use crate::error::{Error, Phase};
+use crate::fields::Fields;
 
 /// A message for a call.
 #[derive(Debug)]
@@ -79,20 +80,20 @@ impl Drop for Underway {
 
 /// An answer without a body.
 pub(super) fn bare(status: StatusCode) -> Incoming {
-    Incoming { status, headers: HeaderMap::new(), body: Box::new(Whole(VecDeque::new())) }
+    Incoming { status, headers: Fields::default(), body: Box::new(Whole(VecDeque::new())) }
 }
 
 /// An answer of one JSON message.
 pub(super) fn json(status: StatusCode, message: Pieces) -> Incoming {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(message.len()));
+    let mut headers = Fields::default();
+    headers.push(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.push(CONTENT_LENGTH, HeaderValue::from(message.len()));
     Incoming { status, headers, body: Box::new(Whole(message.0.into())) }
 }
 
 fn events(body: Box<dyn Body>) -> Incoming {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    let mut headers = Fields::default();
+    headers.push(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     Incoming { status: StatusCode::OK, headers, body }
 }
 

@@ -5,6 +5,7 @@ mod levels;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -160,7 +161,7 @@ impl World {
 }
 
 fn id_of(incoming: &Incoming) -> String {
-    incoming.headers["mcp-session-id"].to_str().unwrap().to_owned()
+    incoming.headers.get(SESSION_ID).unwrap().to_str().unwrap().to_owned()
 }
 
 fn call(id: &str) -> String {
@@ -219,7 +220,7 @@ async fn an_answer_that_comes_first_is_json_byte_for_byte() {
     let body = incoming.collect(MaxBytes::fixed(1000), &name()).await.unwrap();
     assert_eq!(body, "{\"result\":{\"n\":1.0,\"e\":\"\\u00e9\"},\t\"id\" : \"\\u0041\",\"jsonrpc\":\"2.0\"}");
     assert!(incoming.is_json());
-    assert_eq!(incoming.headers["content-length"], body.len().to_string());
+    assert_eq!(incoming.headers.get(CONTENT_LENGTH).unwrap(), &body.len().to_string());
 }
 
 #[tokio::test]
@@ -406,7 +407,7 @@ async fn an_error_in_answer_to_initialize_starts_no_session() {
     end.says(&json!({ "jsonrpc": "2.0", "id": asked["id"], "error": { "code": -32602, "message": "no" } })).await;
     let mut incoming = opening.await.unwrap().unwrap();
 
-    assert!(!incoming.headers.contains_key("mcp-session-id"));
+    assert!(!incoming.headers.has(SESSION_ID));
     assert_eq!(next(&mut incoming).await.unwrap()["id"], "hello");
     end.pipe.until_over().await;
 }

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, Version};
+use http::{StatusCode, Version};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use super::dial::Stream;
+use crate::fields::Fields;
 use crate::framing::{self, Framing, Malformed};
 
 /// The largest head of a response.
@@ -34,7 +35,7 @@ pub(super) struct Connection {
 pub(super) struct Head {
     pub(super) version: Version,
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Fields,
 }
 
 /// Why a head could not be read.

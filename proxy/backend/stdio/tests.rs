@@ -41,7 +41,15 @@ async fn initialize(duplex: &Duplex) -> Result<Incoming, Error> {
 }
 
 async fn session(duplex: &Duplex) -> String {
-    initialize(duplex).await.unwrap().headers["mcp-session-id"].to_str().unwrap().to_owned()
+    initialize(duplex)
+        .await
+        .unwrap()
+        .headers
+        .get(HeaderName::from_static("mcp-session-id"))
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .to_owned()
 }
 
 async fn json_of(mut incoming: Incoming) -> Value {

@@ -145,7 +145,7 @@ proptest! {
                     assert!(http1.begun().await);
                     http1.next().await.unwrap();
                     assert_eq!(http1.request.uri.path(), "/mcp");
-                    assert_eq!(http1.request.headers["x-name"], "some value");
+                    assert_eq!(http1.request.headers.get(HeaderName::from_static("x-name")).unwrap(), "some value");
                     let (mut whole, mut pieces) = (Vec::new(), 0);
                     while let Some(piece) = http1.body(most).await.unwrap() {
                         whole.extend_from_slice(&piece);
