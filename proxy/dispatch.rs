@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use crate::session::{ANYONE, Asker, ClientCapabilities, MAX_STREAMS, Session};
 use crate::snapshot::Snapshot;
 
 /// What the edge made of an HTTP request.
+#[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) verb: HttpMethod,
     pub(crate) headers: McpHeaders,
@@ -106,20 +107,20 @@ impl<'a> Exchange<'a> {
 }
 
 /// Handles a request whose body was read.
-pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: Bytes) -> Reply {
+pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request, body: Bytes) -> Reply {
     if let Err(error) = era::of_verb(&request.verb, &request.headers) {
         // Whatever is wrong with its headers, a request is answered under its id.
         let id = match jsonrpc::parse(&body) {
             Ok(Message::Request(request)) => Some(request.id.owned()),
             Ok(_) | Err(_) => None,
         };
-        return refuse(gateway, &request, &error, id.as_ref());
+        return refuse(gateway, request, &error, id.as_ref());
     }
     match request.verb {
-        HttpMethod::GET => Box::pin(listen(gateway, snapshot, &request)).await,
-        HttpMethod::DELETE => end(gateway, &request),
+        HttpMethod::GET => Box::pin(listen(gateway, snapshot, request)).await,
+        HttpMethod::DELETE => end(gateway, request),
         _ if jsonrpc::is_batch(&body) => batch(gateway, snapshot, request, &body),
-        _ => message(gateway, snapshot, &request, body).await,
+        _ => message(gateway, snapshot, request, body).await,
     }
 }
 
@@ -178,31 +179,31 @@ fn end(gateway: &Arc<Gateway>, request: &Request) -> Reply {
 }
 
 /// POST of an array: legal in one protocol version, and only within a session of it.
-fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: Request, body: &Bytes) -> Reply {
+fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request, body: &Bytes) -> Reply {
     let invalid = |reason: &'static str| Error::Malformed { code: INVALID_REQUEST, reason: reason.into(), id: None };
-    let session = match era::of_batch(&request.headers).and_then(|()| session_of(gateway, &request)) {
+    let session = match era::of_batch(&request.headers).and_then(|()| session_of(gateway, request)) {
         Ok(session) => session,
-        Err(error) => return refuse(gateway, &request, &error, None),
+        Err(error) => return refuse(gateway, request, &error, None),
     };
     if !session.version.has_batches() {
         let error = invalid("a batch is not allowed in this protocol version; send one message per request");
-        return refuse(gateway, &request, &error, None);
+        return refuse(gateway, request, &error, None);
     }
     let messages = match jsonrpc::parse_batch(body) {
         Ok(messages) => messages,
-        Err(malformed) => return refuse(gateway, &request, &malformed.into(), None),
+        Err(malformed) => return refuse(gateway, request, &malformed.into(), None),
     };
     let is_request = |message: &Message<'_>| matches!(message, Message::Request(_));
     let is_initialize = |message: &Message<'_>| matches!(message, Message::Request(r) if r.method == "initialize");
     if messages.iter().any(is_initialize) {
-        return refuse(gateway, &request, &invalid("`initialize` must not be part of a batch"), None);
+        return refuse(gateway, request, &invalid("`initialize` must not be part of a batch"), None);
     }
     let Ok(elements) = jsonrpc::split_batch(body) else {
-        return refuse(gateway, &request, &invalid("the batch cannot be taken apart"), None);
+        return refuse(gateway, request, &invalid("the batch cannot be taken apart"), None);
     };
     let has_requests = messages.iter().any(is_request);
     let elements = elements.into_iter().map(|element| body.slice_ref(element.as_bytes())).collect();
-    let mut batch = Batch::new(gateway, snapshot, request, elements);
+    let mut batch = Batch::new(gateway, snapshot, request.clone(), elements);
     if has_requests {
         return Reply::events(Source::Batch(batch));
     }
@@ -216,6 +217,8 @@ impl From<jsonrpc::Malformed> for Error {
     }
 }
 
+static NONE: LazyLock<Params<'static>> = LazyLock::new(Params::default);
+
 /// POST of one message.
 pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request, body: Bytes) -> Reply {
     let parsed = match jsonrpc::parse(&body) {
@@ -227,7 +230,6 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
         Message::Notification(n) => (&*n.method, None, Some(&n.params)),
         Message::Response(response) => ("", response.id, None),
     };
-    let none = Params::default();
     let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);
     let arrived = Arrived { gateway, snapshot, request, body: &body };
     let era = era::of_message(&parsed, &request.headers);
@@ -238,7 +240,7 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
         (Ok(_), Message::Response(response)) => answer_of_client(arrived, response),
         (Ok(era), _) => {
             // Pinned where it is made: what is handed to `select!` is moved, and this is large.
-            let parsed = Parsed { name, id, params: params.unwrap_or(&none) };
+            let parsed = Parsed { name, id, params: params.unwrap_or(&NONE) };
             let calling = pin!(call(arrived, *era, parsed, &mut record));
             tokio::select! {
                 biased;
@@ -378,7 +380,6 @@ impl RequestId {
 /// Unique, not secret: a number that was drawn once, and a count.
 fn random_id() -> HeaderValue {
     use std::hash::{BuildHasher as _, RandomState};
-    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     static DRAWN: LazyLock<[u64; 2]> = LazyLock::new(|| {
         let drawn = RandomState::new();

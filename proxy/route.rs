@@ -68,9 +68,9 @@ impl<'t> Target<'t> {
         })
     }
 
-    /// What is held until the answer is out.
-    pub(crate) fn holds(self, call: Option<CallGuard>) -> Holds {
-        Holds { _permit: self.permit, _slot: self.slot, call }
+    /// What is held until the answer is out, and by nobody else from now on.
+    pub(crate) fn holds(&mut self, call: Option<CallGuard>) -> Holds {
+        Holds { _permit: self.permit.take(), _slot: self.slot.take(), call }
     }
 }
 
@@ -96,23 +96,23 @@ pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Op
 }
 
 /// Sends a request and returns the reply that relays its answer.
-pub(crate) async fn send(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
     let overhead = exchange.record.started.elapsed();
     exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
     if was_parked(exchange) {
         return Box::pin(to_legacy::take_up(exchange, Some(target))).await;
     }
-    by_era(exchange, target).await
+    by_era(exchange, &mut target).await
 }
 
 /// The same for a request that takes nothing up.
-pub(crate) async fn by_era(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn by_era(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let era = era_of(exchange, target.backend).await?;
     // What is rarer is boxed: a future is as large as the largest way through it, and moved as a whole.
     match (exchange.era(), era) {
         (Era::Legacy, Era::Legacy) => legacy(exchange, target).await,
         (Era::Modern, Era::Modern) => {
-            without_tasks(exchange, &mut target);
+            without_tasks(exchange, target);
             modern(exchange, target).await
         }
         (Era::Modern, Era::Legacy) => Box::pin(to_legacy::call(exchange, target)).await,
@@ -154,7 +154,7 @@ pub(crate) async fn era_of(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> R
 }
 
 /// In the client's own session with the backend.
-async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+async fn legacy(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
     let (leg, call) = session.call_on(target.backend, exchange.id()?.owned())?;
     let cancelled = call.cancelled();
@@ -172,20 +172,20 @@ async fn legacy(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply
 /// Sends the request, and sends it again in a new session if the backend forgot the one it had: it did not run then.
 async fn run(
     exchange: &mut Exchange<'_>,
-    mut target: Target<'_>,
+    target: &mut Target<'_>,
     leg: &Arc<Leg>,
     mut opened: Arc<Opened>,
     call: CallGuard,
 ) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
-    let backend = target.backend;
+    let (backend, id) = (target.backend, exchange.id()?);
     let body = spliced(exchange.body, &mut target.edits);
     for is_last_try in [false, true] {
         early::heard(&session, leg, &opened).await;
         let mut request = opened.post(body.clone(), target.timeout, false);
         request.headers.push(exchange.request.request_id.header());
         let incoming = backend.send(request).await?;
-        match client::verdict_of_call(backend, opened.session_id.is_some(), exchange.id()?, incoming).await? {
+        match client::verdict_of_call(backend, opened.session_id.is_some(), id, incoming).await? {
             client::Verdict::Answer(incoming) => {
                 let side = Side::Legacy(Asked::new(&session, leg, opened, Some(call.ticket())));
                 return relayed(exchange, incoming, side, target, Some(call)).await;
@@ -198,7 +198,7 @@ async fn run(
             }
             // To the client it would say that its session is gone, which is not what this error says.
             client::Verdict::Refusal { status: status @ StatusCode::NOT_FOUND, body, .. } => {
-                let body = client::in_band(backend, status, &body, exchange.id()?)?;
+                let body = client::in_band(backend, status, &body, id)?;
                 return Ok(refusal(exchange, StatusCode::OK, body));
             }
             client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
@@ -219,7 +219,7 @@ async fn run(
 /// A legacy client's request to a backend that may be a legacy one no more; `refused` if it still is.
 async fn modern_by_now(
     exchange: &mut Exchange<'_>,
-    target: Target<'_>,
+    target: &mut Target<'_>,
     session: &Arc<Session>,
     refused: Error,
 ) -> Result<Reply, Error> {
@@ -235,8 +235,8 @@ async fn modern_by_now(
 }
 
 /// As it came, names apart.
-async fn modern(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
-    let backend = target.backend;
+async fn modern(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
+    let (backend, id) = (target.backend, exchange.id()?);
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(exchange.request.headers.params.iter().cloned());
     headers.push(exchange.request.request_id.header());
@@ -248,7 +248,7 @@ async fn modern(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<R
     let request =
         Outgoing { verb: Method::POST, headers, body, timeout: target.timeout, repeatable: false, replica: None };
     let incoming = backend.send(request).await?;
-    match bridge::verdict(backend, exchange.id()?, incoming).await? {
+    match bridge::verdict(backend, id, incoming).await? {
         bridge::Verdict::Answer(incoming) => relayed(exchange, incoming, Side::Modern, target, None).await,
         bridge::Verdict::Refusal { status, code: UNSUPPORTED_VERSION, .. } if status.is_client_error() => {
             backend.relist.notify_one();
@@ -262,12 +262,13 @@ async fn relayed(
     exchange: &Exchange<'_>,
     incoming: Incoming,
     side: Side,
-    target: Target<'_>,
+    target: &mut Target<'_>,
     call: Option<CallGuard>,
 ) -> Result<Reply, Error> {
     let length = incoming.headers.get(http::header::CONTENT_LENGTH).cloned();
     let backend = target.backend;
-    let relay = Relay::new(backend, side, incoming, exchange.id()?.owned(), target.holds(call)).await?;
+    let id = exchange.id()?.owned();
+    let relay = Relay::new(backend, side, incoming, id, target.holds(call)).await?;
     if relay.is_event_stream() {
         return Ok(Reply::events(Source::Relay(relay)));
     }

@@ -244,7 +244,7 @@ impl Edge {
         let extra = std::mem::take(&mut head.extra);
         let keep_alive = world.listener.map_or(DEFAULT_KEEP_ALIVE, |listener| listener.keep_alive);
         let writer = Writer { gateway: &self.gateway, extra: &extra, keep_alive };
-        let refusal = match judged {
+        let mut refusal = match judged {
             Err(refusal) => *refusal,
             Ok(()) => {
                 let configured = |listener: &Listener| MaxBytes::configured("max_body", listener.max_body);
@@ -255,19 +255,19 @@ impl Edge {
                     Ok(body) => {
                         // What it does is not cut short by the end of the call that it is for.
                         let _counted = world.is_late.then(|| self.gateway.under_way.count());
-                        let reply = self.answer(downstream, world, head, body).await;
-                        let Some(reply) = reply else { return Written::Broken };
+                        let reply = self.answer(downstream, world, &head, body).await;
+                        let Some(mut reply) = reply else { return Written::Broken };
                         self.close_soon(downstream);
-                        return writer.write(downstream, reply).await;
+                        return writer.write(downstream, &mut reply).await;
                     }
                 }
             }
         };
         if downstream.is_body_done() {
-            return writer.write(downstream, refusal).await;
+            return writer.write(downstream, &mut refusal).await;
         }
         downstream.close();
-        let written = writer.write(downstream, refusal).await;
+        let written = writer.write(downstream, &mut refusal).await;
         body::linger(downstream).await;
         if downstream.is_http2() { written } else { Written::Broken }
     }
@@ -326,11 +326,11 @@ impl Edge {
     }
 
     /// Finds the reply, unless the client leaves first: then whatever is done for it is dropped.
-    async fn answer(&self, downstream: &mut Downstream, world: &World<'_>, head: Head, body: Bytes) -> Option<Reply> {
+    async fn answer(&self, downstream: &mut Downstream, world: &World<'_>, head: &Head, body: Bytes) -> Option<Reply> {
         // Pinned where it is made: what is handed to `select!` is moved, and this is large.
         let answering = pin!(async {
             match &self.site {
-                Site::Public { .. } => dispatch::handle(&self.gateway, world.snapshot, head.request, body).await,
+                Site::Public { .. } => dispatch::handle(&self.gateway, world.snapshot, &head.request, body).await,
                 Site::Admin => Box::pin(admin::answer(&self.gateway, &head.request.verb, &head.path)).await,
                 Site::Demo(server) => Box::pin(server.answer(&head.request.verb, &body)).await,
             }

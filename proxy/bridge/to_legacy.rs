@@ -97,7 +97,7 @@ enum Step {
 }
 
 /// Sends a request on.
-pub(crate) async fn call(exchange: &mut Exchange<'_>, target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn call(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
     if exchange.params.request_state.is_some() && !route::was_parked(exchange) {
         return Err(lapsed());
@@ -123,7 +123,7 @@ pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<Target<'
                 Some(slot) => slot,
                 None => target.backend.admit(Instant::now().into_std())?,
             };
-            route::by_era(exchange, Target { permit, slot: Some(slot), ..target }).await
+            route::by_era(exchange, &mut Target { permit, slot: Some(slot), ..target }).await
         }
     }
 }
@@ -187,7 +187,7 @@ async fn resume(exchange: &Exchange<'_>, modern: &Modern, binding: &Binding) -> 
     Ok(Resumed::Runs(call))
 }
 
-async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> Result<Call, Error> {
+async fn start(exchange: &Exchange<'_>, modern: &Modern, target: &mut Target<'_>) -> Result<Call, Error> {
     let backend = Arc::clone(target.backend);
     let may_ask = MAY_ASK.contains(&exchange.method);
     let capabilities = if may_ask { modern.capabilities } else { ClientCapabilities::default() };
@@ -201,7 +201,7 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: Target<'_>) -> 
     let session = Sessions::borrow(exchange.gateway, &backend, key);
     let own_id = OwnedId::integer(client::next_id());
     let (leg, guard) = session.call_on(&backend, own_id.clone())?;
-    let body = body(exchange, &target, &own_id)?;
+    let body = body(exchange, target, &own_id)?;
     let max = max_answer(exchange);
     let opened = leg.open(&session, None).await?;
     let ear = if session.is_shared() {

@@ -68,7 +68,7 @@ struct Call {
 }
 
 /// Sends a request on.
-pub(crate) async fn call(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn call(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let session = Arc::clone(exchange.session()?);
     let backend = Arc::clone(target.backend);
     let id = exchange.id()?.owned();

@@ -54,14 +54,14 @@ impl Drop for Open {
 }
 
 impl Writer<'_> {
-    pub(super) async fn write(&self, downstream: &mut Downstream, mut reply: Reply) -> Written {
+    pub(super) async fn write(&self, downstream: &mut Downstream, reply: &mut Reply) -> Written {
         match std::mem::replace(&mut reply.body, Body::Whole(Vec::new())) {
             Body::Whole(pieces) => self.whole(downstream, reply, pieces).await,
             Body::Stream(source) => self.stream(downstream, reply, source).await,
         }
     }
 
-    async fn whole(&self, downstream: &mut Downstream, reply: Reply, pieces: Vec<Bytes>) -> Written {
+    async fn whole(&self, downstream: &mut Downstream, reply: &mut Reply, pieces: Vec<Bytes>) -> Written {
         let length = pieces.iter().map(Bytes::len).sum();
         let headers = [&*reply.headers, self.extra];
         if downstream.begin(reply.status, headers, Some(length)).await.is_err()
@@ -69,12 +69,12 @@ impl Writer<'_> {
         {
             return Written::Broken;
         }
-        reply.record.into_iter().for_each(Record::written);
+        reply.record.take().into_iter().for_each(Record::written);
         Written::Whole
     }
 
     /// Relays a stream until it ends, the client leaves or the gateway goes down.
-    async fn stream(&self, downstream: &mut Downstream, reply: Reply, mut source: Box<Source>) -> Written {
+    async fn stream(&self, downstream: &mut Downstream, reply: &mut Reply, mut source: Box<Source>) -> Written {
         let headers = [&*reply.headers, self.extra];
         if downstream.begin(reply.status, headers, None).await.is_err() {
             return Written::Broken;
@@ -94,7 +94,7 @@ impl Writer<'_> {
         if let Some(End::Failed(error)) = &end {
             error.cap().into_iter().for_each(|cap| self.gateway.metrics.cap_reached(cap));
         }
-        if let (Some(record), Some(end)) = (reply.record, end) {
+        if let (Some(record), Some(end)) = (reply.record.take(), end) {
             record.ended(&end);
         }
         if written { Written::Whole } else { Written::Broken }
