@@ -10,7 +10,7 @@ mod rules;
 mod write;
 
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,9 @@ impl Edge {
     async fn http1(&self, stream: Stream, peer: IpAddr, is_late: bool) {
         let mut http1 = Box::new(Http1::new(stream, peer));
         let mut is_reused = false;
-        while self.read_head(&mut http1, is_reused).await {
+        // For the whole connection: to begin and to stop waiting takes longer than to wait.
+        let mut ending = pin!(self.gateway.until(self.ends()));
+        while self.read_head(&mut http1, is_reused, ending.as_mut()).await {
             let mut downstream = Downstream::Http1(http1);
             let written = self.exchange(&mut downstream, is_late).await;
             let keeps_alive = written == Written::Whole && downstream.keeps_alive();
@@ -190,13 +192,13 @@ impl Edge {
     }
 
     /// Reads a request head. False when there is none to answer: the client left, was too slow, or the gateway goes down.
-    async fn read_head(&self, http1: &mut Http1, is_reused: bool) -> bool {
+    async fn read_head(&self, http1: &mut Http1, is_reused: bool, ending: Pin<&mut impl Future<Output = ()>>) -> bool {
         let deadlines = self.world(&self.gateway.snapshot()).timeout;
         http1.write_timeout = deadlines.write;
         let begun = tokio::select! {
             biased;
             begun = timeout(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
-            () = self.gateway.until(self.ends()), if is_reused => return false,
+            () = ending, if is_reused => return false,
             () = self.last_chance(), if !is_reused => return false,
         };
         if begun != Ok(true) {
