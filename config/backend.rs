@@ -57,6 +57,14 @@ pub struct Backend {
     pub max_inflight: u32,
 }
 
+impl Backend {
+    /// The name that clients are shown one of its tools by, whose own name this is.
+    pub fn public_name(&self, own: &str) -> String {
+        let shown = self.tools.rename.get(own).map_or(own, String::as_str);
+        [&*self.prefix, shown].concat()
+    }
+}
+
 /// Deadlines towards a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]

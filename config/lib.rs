@@ -16,6 +16,7 @@ mod expand;
 mod grammar;
 mod limit;
 mod listener;
+mod pin;
 mod reach;
 mod read;
 mod redact;
@@ -37,6 +38,7 @@ pub use change::{Change, compare};
 pub use diagnostic::{Diagnostic, Report};
 pub use limit::*;
 pub use listener::*;
+pub use pin::*;
 pub use reach::*;
 pub use runtime::*;
 pub use tool::{Pattern, Tools};
@@ -58,6 +60,8 @@ pub struct Config {
     pub health: Health,
     /// The merged tool list.
     pub catalog: Catalog,
+    /// Trusted definitions of tools.
+    pub pin: Pin,
     /// Sessions of legacy clients.
     pub sessions: Sessions,
     /// Crossing eras.
@@ -80,6 +84,14 @@ pub struct Config {
 /// Every problem found, sorted by position; a file that cannot be read is one.
 pub fn load(path: &Path) -> Result<Config, Report> {
     read::file(path, &|name| std::env::var(name).ok())
+}
+
+/// As [`load`], but without the lock file of `pin`, which is about to be made.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_unlocked(path: &Path) -> Result<Config, Report> {
+    read::file_unlocked(path, &|name| std::env::var(name).ok())
 }
 
 /// Reads a configuration from text. `file` is the name used in problems and the folder relative paths start from;

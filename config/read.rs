@@ -13,8 +13,16 @@ const SMALLEST: &str = "the smallest: listeners: [{ address: 127.0.0.1:8080 }] a
 
 /// Reads a file.
 pub(crate) fn file(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
-    let source = Source::new(path, env);
-    let (place, message) = match read_bounded(path).map(String::from_utf8) {
+    from(path, Source::new(path, env))
+}
+
+/// The same, but for what tools are pinned.
+pub(crate) fn file_unlocked(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
+    from(path, Source::new(path, env).unlocked())
+}
+
+fn from(path: &Path, source: Source<'_>) -> Result<Config, Report> {
+    let (place, message) = match read_bounded(path, MAX_FILE).map(String::from_utf8) {
         Ok(Ok(read)) => return text(source, &read),
         Ok(Err(error)) => {
             (place_after(&error.as_bytes()[..error.utf8_error().valid_up_to()]), "not UTF-8 text".to_owned())

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Protocol, ToolTimeout};
 use crate::grammar::{show_duration, show_rate, show_size};
 use crate::limit::{Key, Limit, Refusal};
 use crate::listener::{Listener, Tls};
+use crate::pin::{Pin, PinMode};
 use crate::reach::{BackendTls, Command, HttpTransport, Instances, Reach, Remote, Url};
 use crate::runtime::{LogFormat, LogLevel, Sessions};
 use crate::tool::{Pattern, Tools};
@@ -26,6 +27,7 @@ pub(crate) fn config(config: &Config) -> Value {
         ("limits", Some(config.limits.iter().map(limit).collect())),
         ("health", Some(health(&config.health))),
         ("catalog", Some(catalog(&config.catalog))),
+        ("pin", Some(pin(&config.pin))),
         ("sessions", Some(sessions(&config.sessions))),
         ("bridge", Some(bridge(config.bridge))),
         ("log", Some(json!({ "format": format(config.log.format), "level": level(config.log.level) }))),
@@ -206,6 +208,15 @@ fn sessions(sessions: &Sessions) -> Value {
         "lifetime": show_duration(sessions.lifetime),
         "max": sessions.max,
     })
+}
+
+fn pin(pin: &Pin) -> Value {
+    let mode = match pin.mode {
+        PinMode::Off => "off",
+        PinMode::Warn => "warn",
+        PinMode::Enforce => "enforce",
+    };
+    json!({ "mode": mode, "file": pin.file.to_string_lossy() })
 }
 
 fn bridge(bridge: runtime::Bridge) -> Value {

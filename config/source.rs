@@ -11,11 +11,14 @@ use crate::yaml::Place;
 
 /// The largest file read, of any kind: far above any real one, far below what hurts.
 pub(crate) const MAX_FILE: u64 = 1024 * 1024;
+/// The same for a lock file: a hundred bytes for each tool there may be.
+const MAX_LOCK: u64 = 64 * 1024 * 1024;
 
 /// One reading of one configuration.
 pub(crate) struct Source<'a> {
     file: &'a Path,
     env: &'a dyn Fn(&str) -> Option<String>,
+    is_unlocked: bool,
     problems: RefCell<Vec<Diagnostic>>,
     files: RefCell<Vec<PathBuf>>,
     #[cfg(test)]
@@ -27,11 +30,17 @@ impl<'a> Source<'a> {
         Self {
             file,
             env,
+            is_unlocked: false,
             problems: RefCell::default(),
             files: RefCell::new(vec![file.to_owned()]),
             #[cfg(test)]
             asked: RefCell::default(),
         }
+    }
+
+    /// Leaves lock files alone.
+    pub(crate) fn unlocked(self) -> Self {
+        Self { is_unlocked: true, ..self }
     }
 
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
@@ -46,12 +55,26 @@ impl<'a> Source<'a> {
     /// Reads a file named in the configuration, and remembers it.
     pub(crate) fn read(&self, written: &str) -> io::Result<(PathBuf, Vec<u8>)> {
         let path = self.resolve(written);
-        let bytes = read_bounded(&path)?;
-        let mut files = self.files.borrow_mut();
-        if !files.contains(&path) {
-            files.push(path.clone());
-        }
+        let bytes = read_bounded(&path, MAX_FILE)?;
+        self.remember(&path);
         Ok((path, bytes))
+    }
+
+    /// The same for a lock file; none where such are left alone. One that cannot be read is remembered too: it may come.
+    pub(crate) fn read_lock(&self, written: &str) -> Option<io::Result<Vec<u8>>> {
+        let path = self.resolve(written);
+        if self.is_unlocked {
+            return None;
+        }
+        self.remember(&path);
+        Some(read_bounded(&path, MAX_LOCK))
+    }
+
+    fn remember(&self, path: &Path) {
+        let mut files = self.files.borrow_mut();
+        if !files.iter().any(|known| known == path) {
+            files.push(path.to_owned());
+        }
     }
 
     pub(crate) fn report(&self, at: Place, field: &str, message: String, help: Option<String>) {
@@ -91,12 +114,13 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Reads a file of at most [`MAX_FILE`] bytes. Says no to anything longer, endless devices among them.
-pub(crate) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of at most so many bytes. Says no to anything longer, endless devices among them.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        let problem = format!("larger than {} MiB", max >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
 }

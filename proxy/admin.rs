@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate_config::Reach;
 
+use crate::catalog::drift::{Drift, Seen};
 use crate::catalog::{Kind, Merged};
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
@@ -19,7 +20,7 @@ use crate::reply::{Body, Reply};
 use crate::server::is_safe;
 
 /// Every page, for whoever asks for one that is not there.
-const PAGES: &[&str] = &["/backends", "/catalog", "/config", "/healthz", "/livez", "/metrics", "/readyz"];
+const PAGES: &[&str] = &["/backends", "/catalog", "/config", "/drift", "/healthz", "/livez", "/metrics", "/readyz"];
 /// What Prometheus expects of the text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -43,6 +44,7 @@ pub(crate) async fn answer(gateway: &Arc<Gateway>, verb: &Method, path: &str) ->
         "/readyz" | "/healthz" => ready(gateway),
         "/config" => json_page(StatusCode::OK, &gateway.snapshot().config.redacted()),
         "/backends" => json_page(StatusCode::OK, &backends(gateway)),
+        "/drift" => json_page(StatusCode::OK, &drift(gateway)),
         "/catalog" => {
             let catalog = gateway.snapshot().catalog();
             json_page(StatusCode::OK, &CatalogPage::of(gateway, &catalog))
@@ -166,6 +168,25 @@ fn backends(gateway: &Gateway) -> Value {
         })
     };
     json!({ "backends": snapshot.backends.iter().map(view).collect::<Vec<_>>() })
+}
+
+/// The last changes of what backends offer, the newest first.
+fn drift(gateway: &Gateway) -> Value {
+    let snapshot = gateway.snapshot();
+    let view = |seen: Seen| {
+        let Drift { change, tool, detail } = seen.drift;
+        let backend = snapshot.backends.iter().find(|backend| backend.name() == &seen.backend);
+        json!({
+            "backend": seen.backend.as_str(),
+            "change": change.as_str(),
+            // As clients know it, and as its backend does.
+            "tool": tool.as_deref().zip(backend).map(|(own, backend)| backend.config.public_name(own)),
+            "ownName": tool,
+            "detail": detail,
+            "secondsAgo": seen.when.elapsed().unwrap_or_default().as_secs(),
+        })
+    };
+    json!({ "changes": gateway.drift.last().into_iter().map(view).collect::<Vec<_>>() })
 }
 
 /// What clients are shown, and how it came to be.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
-use toolgate_config::{Config, Log};
+use toolgate_config::{Config, Lock, Log};
 
 use crate::app::{App, Running};
 use crate::backend::Backend;
@@ -157,6 +157,16 @@ pub fn schema() -> u8 {
     }
 }
 
+/// `dashboard`: what `deploy/grafana` holds.
+pub fn dashboard() -> u8 {
+    print(include_str!("../deploy/grafana/toolgate.json"))
+}
+
+/// `alerts`: what `deploy/prometheus` holds.
+pub fn alerts() -> u8 {
+    print(include_str!("../deploy/prometheus/toolgate.rules.yml"))
+}
+
 /// `tools`: asks every backend once and prints the tools of all, as they wrote them. Each backend that could not be listed is
 /// named with the reason, and makes it [`FAILURE`].
 pub fn tools(path: &Path) -> u8 {
@@ -164,6 +174,11 @@ pub fn tools(path: &Path) -> u8 {
         Ok(config) => config,
         Err(code) => return code,
     };
+    asking(path, config, list)
+}
+
+/// Does something with a gateway that serves nobody.
+fn asking(path: &Path, config: Config, does: impl AsyncFnOnce(&Arc<Gateway>) -> u8) -> u8 {
     let _log = log::start(Log::default(), log::Out::Stderr);
     let gateway = match Gateway::build(Arc::new(config)) {
         Ok(gateway) => gateway,
@@ -173,9 +188,82 @@ pub fn tools(path: &Path) -> u8 {
         Ok(runtime) => runtime,
         Err(problem) => return fail(FAILURE, problem),
     };
-    let outcome = runtime.block_on(list(&gateway));
+    let outcome = runtime.block_on(does(&gateway));
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
+}
+
+/// `pin`: asks backends once and writes down how their tools are defined, and what is different from before. What was pinned of
+/// a backend that could not be listed stays, and makes it [`FAILURE`].
+pub fn pin(path: &Path, only: &[String]) -> u8 {
+    let mut config = match toolgate_config::load_unlocked(path) {
+        Ok(config) => config,
+        Err(report) => return fail(CONFIG, report),
+    };
+    let names: Vec<String> = config.backends.iter().map(|backend| backend.name.to_string()).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
+        return fail(USAGE, format!("there is no backend `{unknown}`; there are: {}", names.join(", ")));
+    }
+    let file = config.pin.file.clone();
+    let mut lock = match std::fs::read_to_string(&file).map(|text| Lock::read(&text)) {
+        Ok(Ok(lock)) => lock,
+        // This is what makes it right.
+        Ok(Err(wrong)) => {
+            let _ = fail(OK, format!("{} {wrong}; it is made anew", file.display()));
+            Lock::default()
+        }
+        Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => Lock::default(),
+        Err(problem) => return fail(FAILURE, format!("{}: {problem}", file.display())),
+    };
+    // Nobody would miss what is pinned of a backend that is gone, and one that comes back under its name is not to be trusted.
+    lock.retain(|backend| names.iter().any(|name| name == backend));
+    config.backends.retain(|backend| only.is_empty() || only.iter().any(|name| name == backend.name.as_str()));
+    let asked = async |gateway: &Arc<Gateway>| {
+        let snapshot = gateway.list_once(LIST_DEADLINE).await;
+        let mut code = OK;
+        for backend in &snapshot.backends {
+            match problem(backend).await {
+                Some(problem) => code = fail(FAILURE, format!("{problem}; its tools stay pinned as they were")),
+                None => code = code.max(print(&pinned(&mut lock, backend))),
+            }
+        }
+        if let Err(problem) = write_whole(&file, &lock.to_string()) {
+            return fail(FAILURE, format!("{}: {problem}", file.display()));
+        }
+        code.max(print(&format!("{}: written\n", file.display())))
+    };
+    asking(path, config, asked)
+}
+
+/// Pins the tools of a backend as they are; says what is different from before.
+fn pinned(lock: &mut Lock, backend: &Backend) -> String {
+    let (name, listing) = (backend.name(), backend.listing.load());
+    let mut tools = BTreeMap::new();
+    for entry in listing.iter().flat_map(|listing| &listing.lists.get(Kind::Tools).entries) {
+        tools.entry(entry.own.to_string()).or_insert_with(|| entry.fingerprint());
+    }
+    let mut said = String::new();
+    for (tool, print) in &tools {
+        match lock.get(name.as_str(), tool) {
+            Some(before) if before == print => {}
+            Some(_) => said += &format!("backend `{name}`: `{tool}` has changed\n"),
+            None => said += &format!("backend `{name}`: `{tool}` is new\n"),
+        }
+    }
+    for (gone, _) in lock.of(name.as_str()).filter(|(tool, _)| !tools.contains_key(*tool)) {
+        said += &format!("backend `{name}`: `{gone}` is gone\n");
+    }
+    said += &format!("backend `{name}`: {} tools pinned\n", tools.len());
+    lock.set(name.as_str(), tools);
+    said
+}
+
+/// Writes a file so that whoever reads it sees all of it or what was there before.
+fn write_whole(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut fresh = file.as_os_str().to_owned();
+    fresh.push(".new");
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(&fresh, file)
 }
 
 async fn list(gateway: &Arc<Gateway>) -> u8 {

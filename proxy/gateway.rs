@@ -14,6 +14,7 @@ use toolgate_config::Config;
 use crate::backend::http::Connector;
 use crate::backend::{Backend, BuildError};
 use crate::bridge::parked::Parked;
+use crate::catalog::drift::History;
 use crate::catalog::{Freshness, Kind, LeftOut, Merged, Revisions, refresh};
 use crate::era::Era;
 use crate::health::{State, probe};
@@ -63,6 +64,8 @@ pub(crate) struct Gateway {
     /// What a stop waits for.
     pub(crate) under_way: UnderWay,
     pub(crate) methods: crate::method::Handles,
+    /// What has changed in what backends offer.
+    pub(crate) drift: History,
     generation: AtomicU64,
     /// The loops that hold a session of the gateway's own with a backend, and end it when the backend is retired.
     listers: Mutex<Vec<JoinHandle<()>>>,
@@ -90,6 +93,7 @@ impl Gateway {
             revision: watch::Sender::new(Revisions::FIRST),
             phase: watch::Sender::new(Phase::Serving),
             under_way,
+            drift: History::default(),
             generation: AtomicU64::new(1),
             listers: Mutex::default(),
             reloader: OnceLock::new(),
@@ -173,6 +177,7 @@ impl Gateway {
     }
 
     fn announce(&self, old: &Merged, new: &Merged) {
+        new.tell_unpinned(old);
         self.revision.send_if_modified(|revisions| revisions.count(old, new));
     }
 
@@ -204,10 +209,12 @@ impl Gateway {
             let Some(_series) = backend.metrics.series() else { continue };
             incomplete += i64::from(part.freshness != Freshness::Fresh);
             let tools = part.left_out.iter().filter(|omission| omission.kind == Kind::Tools);
-            let refused = tools.filter(|omission| !matches!(omission.why, LeftOut::Collision { .. })).count();
+            let refused = tools.clone().filter(|omission| omission.why.is_refusal()).count();
+            let unpinned = tools.filter(|omission| matches!(omission.why, LeftOut::Unpinned { .. })).count();
             collisions += part.left_out.iter().filter(|one| matches!(one.why, LeftOut::Collision { .. })).count();
             metrics.catalog_tools.with_label_values(&[name]).set(to_gauge(*part.shown.get(Kind::Tools)));
             metrics.catalog_refused_tools.with_label_values(&[name]).set(to_gauge(refused));
+            metrics.catalog_unpinned_tools.with_label_values(&[name]).set(to_gauge(unpinned));
             for kind in Kind::ALL {
                 let shown = to_gauge(*part.shown.get(kind));
                 metrics.catalog_entries.with_label_values(&[name, kind.field()]).set(shown);
@@ -243,7 +250,8 @@ impl Gateway {
             return;
         }
         let (name, metrics) = (backend.name().as_str(), &self.metrics);
-        for gauge in [&metrics.backend_up, &metrics.catalog_tools, &metrics.catalog_refused_tools] {
+        let of_tools = [&metrics.catalog_tools, &metrics.catalog_refused_tools, &metrics.catalog_unpinned_tools];
+        for gauge in of_tools.into_iter().chain([&metrics.backend_up]) {
             let _ = gauge.remove_label_values(&[name]);
         }
         let _ = metrics.catalog_age_seconds.remove_label_values(&[name]);

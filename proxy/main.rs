@@ -40,8 +40,21 @@ enum Command {
         #[arg(long, short)]
         config: PathBuf,
     },
+    /// Write down how all tools are defined now, as what `pin:` holds backends to; exits with 1 when a backend could not be listed
+    Pin {
+        /// The configuration
+        #[arg(long, short)]
+        config: PathBuf,
+        /// Pin the tools of these backends only; of all when none is named
+        #[arg(value_name = "BACKEND")]
+        backends: Vec<String>,
+    },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
+    /// Print a dashboard for Grafana, as JSON to import
+    Dashboard,
+    /// Print recording and alert rules for Prometheus
+    Alerts,
 }
 
 fn main() -> ExitCode {
@@ -58,7 +71,10 @@ fn main() -> ExitCode {
         Command::Demo => cli::demo(),
         Command::Check { file } => cli::check(&file),
         Command::Tools { config } => cli::tools(&config),
+        Command::Pin { config, backends } => cli::pin(&config, &backends),
         Command::Schema => cli::schema(),
+        Command::Dashboard => cli::dashboard(),
+        Command::Alerts => cli::alerts(),
     };
     ExitCode::from(outcome)
 }

@@ -23,6 +23,7 @@ pub(crate) use self::series::Series;
 use self::series::{BACKEND, Forget, Hold, forget};
 use self::tool::ToolKey;
 pub(crate) use self::tool::{Counted, ToolMetrics};
+use crate::catalog::drift::Change;
 use crate::error::Kind;
 use crate::log;
 
@@ -71,7 +72,9 @@ pub(crate) struct Metrics {
     pub(crate) catalog_incomplete: IntGauge,
     pub(crate) catalog_collisions: IntGauge,
     pub(crate) catalog_refused_tools: IntGaugeVec,
+    pub(crate) catalog_unpinned_tools: IntGaugeVec,
     pub(crate) catalog_refreshes: IntCounterVec,
+    pub(crate) catalog_drift: IntCounterVec,
     pub(crate) catalog_revision: IntGauge,
     pub(crate) parked: ParkedMetrics,
     pub(crate) questions: IntGauge,
@@ -276,10 +279,20 @@ impl Metrics {
                 "Tools left out because their definition or name would break clients",
                 &["backend"],
             ),
+            catalog_unpinned_tools: make.gauges(
+                "toolgate_catalog_unpinned_tools",
+                "Tools that are not pinned, or not as they were pinned",
+                &["backend"],
+            ),
             catalog_refreshes: make.counters(
                 "toolgate_catalog_refreshes_total",
                 "Listings of a backend by result",
                 &["backend", "result"],
+            ),
+            catalog_drift: make.counters(
+                "toolgate_catalog_drift_total",
+                "Changes of what a backend offers, by kind",
+                &["backend", "change"],
             ),
             catalog_revision: make.gauge("toolgate_catalog_revision", "Counts changes of the merged tool list"),
             parked,
@@ -329,6 +342,7 @@ impl Metrics {
     pub(crate) fn backend(self: &Arc<Self>, name: &str) -> BackendMetrics {
         let series = self.series(name);
         PROBES.iter().for_each(|result| drop(self.probes.with_label_values(&[name, result])));
+        Change::ALL.iter().for_each(|change| drop(self.catalog_drift.with_label_values(&[name, change.as_str()])));
         REFRESHES.iter().for_each(|result| drop(self.catalog_refreshes.with_label_values(&[name, result])));
         drop(self.backend_era_changes.with_label_values(&[name]));
         BackendMetrics {
@@ -479,6 +493,7 @@ mod tests {
             "toolgate_config_reloads_total{outcome=\"rejected\"}",
             "toolgate_probes_total{backend=\"files\",result=\"timeout\"}",
             "toolgate_catalog_refreshes_total{backend=\"files\",result=\"failed\"}",
+            "toolgate_catalog_drift_total{backend=\"files\",change=\"tool_removed\"}",
             "toolgate_backend_era_changes_total{backend=\"files\"}",
             "toolgate_limit_refusals_total{kind=\"rate\",limit=\"slowly\"}",
         ] {

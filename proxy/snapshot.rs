@@ -67,7 +67,7 @@ impl Snapshot {
             });
         }
         let limits = Limits::build(&config.limits, previous.map(|p| &p.limits));
-        let catalog = ArcSwap::from_pointee(merge(&backends, &limits));
+        let catalog = ArcSwap::from_pointee(merge(&backends, &limits, &config.pin));
         Ok(Self {
             backends,
             limits,
@@ -86,7 +86,7 @@ impl Snapshot {
     /// Makes the catalog anew from the backends' lists. Returns the one before, and the new one.
     pub(crate) fn remerge(&self) -> (Arc<Merged>, Arc<Merged>) {
         let _merging = self.merging.lock().unwrap_or_else(PoisonError::into_inner);
-        let merged = Arc::new(merge(&self.backends, &self.limits));
+        let merged = Arc::new(merge(&self.backends, &self.limits, &self.config.pin));
         (self.catalog.swap(Arc::clone(&merged)), merged)
     }
 

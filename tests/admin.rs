@@ -27,6 +27,7 @@ async fn every_page_is_there() {
         ("/config", "application/json"),
         ("/backends", "application/json"),
         ("/catalog", "application/json"),
+        ("/drift", "application/json"),
     ] {
         let answer = proxy.page(path).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, media_type), "{path}");

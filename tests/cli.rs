@@ -79,7 +79,13 @@ async fn help_and_version_are_no_errors() {
     let (help, version) = (told(run(&["--help"]).await), told(run(&["--version"]).await));
 
     assert_eq!((help.0, version.0), (Some(0), Some(0)));
-    assert!(["run", "demo", "check", "tools", "schema"].iter().all(|command| help.1.contains(command)), "{}", help.1);
+    assert!(
+        ["run", "demo", "check", "tools", "pin", "schema", "dashboard", "alerts"]
+            .iter()
+            .all(|command| help.1.contains(command)),
+        "{}",
+        help.1
+    );
     assert_eq!(version.1, format!("toolgate {}\n", env!("CARGO_PKG_VERSION")));
 }
 
@@ -113,6 +119,15 @@ async fn a_port_is_free_again_as_soon_as_its_process_has_ended() {
 
     assert_eq!(second.address.to_string(), address);
     second.client().await.call("a__x").await.result();
+}
+
+#[tokio::test]
+async fn what_watches_it_is_in_the_binary() {
+    let (dashboard, alerts) = (told(run(&["dashboard"]).await), told(run(&["alerts"]).await));
+
+    assert_eq!((dashboard.0, alerts.0), (Some(0), Some(0)));
+    assert_eq!(serde_json::from_str::<Value>(&dashboard.1).unwrap()["title"], "Toolgate");
+    assert!(alerts.1.contains("- alert: ToolgateBackendDown"), "{}", alerts.1);
 }
 
 #[tokio::test]

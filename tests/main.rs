@@ -17,6 +17,7 @@ mod caps;
 mod catalog;
 mod catalog_kinds;
 mod cli;
+mod drift;
 mod drain;
 mod draining;
 mod edge;

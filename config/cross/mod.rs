@@ -7,6 +7,7 @@ mod backend;
 mod command;
 mod limit;
 mod listener;
+mod pin;
 mod reach;
 mod remote;
 mod runtime;
@@ -36,6 +37,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
     let limits = file.optional("limits", |value| limit::limits(value, &names));
     let health = file.optional("health", runtime::health);
     let catalog = file.optional("catalog", runtime::catalog);
+    let pin = file.optional("pin", pin::pin).unwrap_or_else(|| pin::default(file));
     let sessions = file.optional("sessions", runtime::sessions);
     let bridge = file.optional("bridge", runtime::bridge);
     let log = file.optional("log", runtime::log);
@@ -49,6 +51,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
         limits: limits.unwrap_or_default(),
         health: health.unwrap_or_default(),
         catalog: catalog.unwrap_or_default(),
+        pin,
         sessions: sessions.unwrap_or_default(),
         bridge: bridge.unwrap_or_default(),
         log: log.unwrap_or_default(),

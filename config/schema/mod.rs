@@ -64,6 +64,8 @@ struct File {
     health: Option<runtime::Health>,
     /// How the merged list of tools is kept.
     catalog: Option<runtime::Catalog>,
+    /// Which definitions of tools are trusted.
+    pin: Option<runtime::Pin>,
     /// Sessions of clients that speak MCP up to 2025-11-25.
     sessions: Option<runtime::Sessions>,
     /// Clients and backends of different eras.

@@ -1,8 +1,8 @@
-//! `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
+//! `health`, `catalog`, `pin`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
 use schemars::JsonSchema;
 
-use super::value::{Duration, Number, OrVariable, Secret, Size};
+use super::value::{Duration, FilePath, Number, OrVariable, Secret, Size};
 
 /// How backends are probed, and when they are taken out.
 #[derive(JsonSchema)]
@@ -35,6 +35,28 @@ pub(super) struct Catalog {
     max_tools: Option<OrVariable<Number<1, 1_000_000>>>,
     /// Size of the tool definitions taken from one backend; a larger list counts as failed. Default `16MiB`.
     max_bytes: Option<Size>,
+}
+
+/// Which definitions of tools are trusted: those that stand in a lock file, which `toolgate pin` writes.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Pin {
+    /// What becomes of a tool that is not pinned, or is defined differently from what was pinned. Default `off`.
+    mode: Option<OrVariable<PinMode>>,
+    /// The lock file. Default `toolgate.lock`.
+    file: Option<FilePath>,
+}
+
+/// What becomes of a tool that is not pinned.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+enum PinMode {
+    /// Nothing.
+    Off,
+    /// It is shown, logged and counted.
+    Warn,
+    /// It is hidden and cannot be called, besides.
+    Enforce,
 }
 
 /// Sessions of clients that speak MCP up to 2025-11-25. They are sealed tokens, which any process with the keys can open.

@@ -24,6 +24,7 @@ backends:
 limits: [{}]
 health: {}
 catalog: {}
+pin: {}
 sessions: { keys: [{ env: A }] }
 bridge: {}
 log: {}

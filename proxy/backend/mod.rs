@@ -60,6 +60,8 @@ pub(crate) struct Backend {
     pub(crate) own: ArcSwapOption<client::Own>,
     /// The last good lists of what it has.
     pub(crate) listing: ArcSwapOption<Listing>,
+    /// The last ones, even if they are too old to be shown: what comes next is compared with them.
+    pub(crate) listed_last: ArcSwapOption<Listing>,
     /// Whether a list has come in that does not stand in the catalog yet.
     is_merging: AtomicBool,
     /// Why the last listing failed and since when they fail, if it did.
@@ -108,6 +110,7 @@ impl Backend {
             finding: tokio::sync::Mutex::default(),
             own: ArcSwapOption::empty(),
             listing: ArcSwapOption::empty(),
+            listed_last: ArcSwapOption::empty(),
             is_merging: AtomicBool::new(false),
             listing_failure: Mutex::default(),
             listed_once: AtomicBool::new(false),
@@ -206,6 +209,7 @@ impl Backend {
     /// Takes over what its namesake of before is known to speak and to have, to be looked at again.
     pub(crate) fn take_over(&self, namesake: &Self) {
         self.listing.store(namesake.listing.load_full());
+        self.listed_last.store(namesake.listed_last.load_full());
         if let Some(spoken) = namesake.spoken()
             && self.config.protocol == Protocol::Auto
         {

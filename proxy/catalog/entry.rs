@@ -2,12 +2,14 @@
 //! whole list, and written again with the spans changed that must be.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use toolgate_config::Fingerprint;
 
 use super::param::{self, HeaderParam};
-use super::{Kind, LeftOut, Omission};
+use super::{Kind, LeftOut, Omission, fingerprint};
 use crate::era::Era;
 use crate::jsonrpc::{self, json_string};
 
@@ -18,6 +20,7 @@ pub(crate) struct Entry {
     pub(crate) own: Box<str>,
     /// Its whole definition, as it came.
     raw: Box<str>,
+    print: OnceLock<Fingerprint>,
     key: Range<usize>,
     description: Option<Range<usize>>,
     /// What legacy clients cannot read.
@@ -97,7 +100,18 @@ impl Entry {
             header_params,
             own: own.into(),
             raw: text.into(),
+            print: OnceLock::new(),
         })
+    }
+
+    /// Its whole definition, as it came.
+    pub(super) fn definition(&self) -> &str {
+        &self.raw
+    }
+
+    /// What its definition is told by.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        *self.print.get_or_init(|| fingerprint::of(&self.raw))
     }
 
     /// Writes its definition for clients of `era`. `key` is JSON in place of the backend's own name.

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
+use toolgate_config::{Pin, PinMode};
+
 use super::entry::Entry;
 use super::listing::Listing;
 use super::render::Keeping;
@@ -24,8 +26,8 @@ const LONG_NAME: usize = 64;
 const MAX_NAME: usize = 128;
 
 /// Makes one catalog of the backends' last good lists.
-pub(crate) fn merge(backends: &[Arc<Backend>], limits: &Limits) -> Merged {
-    let mut merging = Merging { limits, lists: PerKind::default(), merged: Merged::default(), discover: None };
+pub(crate) fn merge(backends: &[Arc<Backend>], limits: &Limits, pin: &Pin) -> Merged {
+    let mut merging = Merging { limits, pin, lists: PerKind::default(), merged: Merged::default(), discover: None };
     let mut capabilities: Vec<ServerCapabilities> = Vec::new();
     let mut instructions = String::new();
     for backend in backends {
@@ -91,6 +93,7 @@ impl List {
 
 struct Merging<'a> {
     limits: &'a Limits,
+    pin: &'a Pin,
     lists: PerKind<List>,
     merged: Merged,
     /// What holds for everything that is told by `server/discover`.
@@ -136,18 +139,35 @@ impl Merging<'_> {
             if kind == Kind::Tools && !backend.config.tools.shows(&entry.own) {
                 continue;
             }
-            let added = match own_keys.insert(&*entry.own) {
-                true => self.add_entry(backend, listing.era, kind, entry),
-                false => Err(LeftOut::Duplicate),
+            let is_first = own_keys.insert(&*entry.own);
+            let unpinned = if kind == Kind::Tools { self.unpinned(backend, entry) } else { None };
+            let added = match unpinned {
+                _ if !is_first => Err(LeftOut::Duplicate),
+                Some(why @ LeftOut::Unpinned { is_shown: false, .. }) => Err(why),
+                why => self.add_entry(backend, listing.era, kind, entry).map(|other| [why, other]),
             };
-            match added {
-                Ok(None) => *part.shown.get_mut(kind) += 1,
-                Ok(Some(why)) => {
+            let whys = match added {
+                Ok(whys) => {
                     *part.shown.get_mut(kind) += 1;
-                    part.left_out.push(Omission { kind, own: entry.own.clone(), why });
+                    whys
                 }
-                Err(why) => part.left_out.push(Omission { kind, own: entry.own.clone(), why }),
-            }
+                Err(why) => [Some(why), None],
+            };
+            let omission = |why| Omission { kind, own: entry.own.clone(), why };
+            part.left_out.extend(whys.into_iter().flatten().map(omission));
+        }
+    }
+
+    /// What there is to say of a tool that is not what was pinned, where that matters.
+    fn unpinned(&self, backend: &Backend, entry: &Entry) -> Option<LeftOut> {
+        let is_shown = match self.pin.mode {
+            PinMode::Off => return None,
+            PinMode::Warn => true,
+            PinMode::Enforce => false,
+        };
+        match self.pin.lock.get(backend.name().as_str(), &entry.own) {
+            Some(pinned) if *pinned == entry.fingerprint() => None,
+            pinned => Some(LeftOut::Unpinned { is_changed: pinned.is_some(), is_shown }),
         }
     }
 
@@ -169,8 +189,7 @@ impl Merging<'_> {
 
     fn add_tool(&mut self, backend: &Arc<Backend>, era: Era, entry: &Entry) -> Result<Option<LeftOut>, LeftOut> {
         let config = &backend.config;
-        let shown = config.tools.rename.get(&*entry.own).map_or(&*entry.own, String::as_str);
-        let public: Box<str> = [&*config.prefix, shown].concat().into();
+        let public: Box<str> = config.public_name(&entry.own).into();
         if !is_valid_name(&public) {
             return Err(LeftOut::Name { public });
         }

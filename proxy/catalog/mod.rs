@@ -3,7 +3,9 @@
 //! Answered from memory. A background task per backend ([`refresh`]) keeps the last good lists of each; [`merge`] makes one
 //! of them, ready to be sent in either era's words and byte-identical until something changed.
 
+pub(crate) mod drift;
 mod entry;
+pub(crate) mod fingerprint;
 pub(crate) mod follow;
 pub(crate) mod listing;
 pub(crate) mod merge;
@@ -37,7 +39,7 @@ use crate::metrics::{Counted, Metrics, ToolMetrics};
 pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
 /// What backends list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Kind {
     Tools,
     Prompts,
@@ -192,7 +194,7 @@ pub(crate) struct Omission {
 }
 
 /// Why something is not shown.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum LeftOut {
     /// Another one, earlier in the file's order, has its public name.
     Collision { kind: Kind, public: Box<str>, owner: BackendName },
@@ -206,6 +208,16 @@ pub(crate) enum LeftOut {
     Name { public: Box<str> },
     /// It can only be called as a task.
     TaskOnly,
+    /// It is not what `toolgate pin` has written down: whether it stands there as something else, and whether it is shown all
+    /// the same.
+    Unpinned { is_changed: bool, is_shown: bool },
+}
+
+impl LeftOut {
+    /// Whether clients could do nothing with it, whoever owns its name and whoever trusts it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Collision { .. } | Self::Unpinned { .. })
+    }
 }
 
 impl fmt::Display for LeftOut {
@@ -222,6 +234,14 @@ impl fmt::Display for LeftOut {
             Self::Malformed(what) => write!(f, "malformed: {what}"),
             Self::Name { public } => {
                 write!(f, "`{public}` is not 1 to 128 of A-Za-z0-9_.-; give it another name with `tools.rename`")
+            }
+            Self::Unpinned { is_changed, is_shown } => {
+                f.write_str(if *is_shown { "shown, though " } else { "" })?;
+                f.write_str(if *is_changed {
+                    "its definition is not the one that was pinned; to trust it run `toolgate pin`"
+                } else {
+                    "it is not pinned; to trust it run `toolgate pin`"
+                })
             }
             Self::TaskOnly => f.write_str("it can only be called as a task, which is not spoken here"),
         }
@@ -341,6 +361,27 @@ impl Merged {
         let mut owners: Vec<_> = self.owners.iter().collect();
         owners.sort_by_key(|(_, origins)| std::cmp::Reverse(origins.likeness(uri)));
         owners.into_iter().map(|(backend, _)| backend).collect()
+    }
+
+    /// Logs the tools that are not what was pinned and were so, or were not there, before. Of many not all are told.
+    pub(crate) fn tell_unpinned(&self, before: &Self) {
+        const TOLD: usize = 16;
+        let unpinned = |merged: &'_ Self| {
+            let of = |part: &Part| {
+                let tools = part.left_out.iter().filter(|omission| matches!(omission.why, LeftOut::Unpinned { .. }));
+                tools.map(|tool| (part.backend.clone(), tool.own.clone(), tool.why.clone())).collect::<Vec<_>>()
+            };
+            merged.parts.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        let known: std::collections::HashSet<_> = unpinned(before).into_iter().collect();
+        let mut new = unpinned(self).into_iter().filter(|tool| !known.contains(tool));
+        for (backend, tool, why) in new.by_ref().take(TOLD) {
+            tracing::warn!(%backend, tool = &*tool, %why, "tool is not pinned");
+        }
+        let more = new.count();
+        if more > 0 {
+            tracing::warn!(more, "more tools are not pinned than are told");
+        }
     }
 
     /// Who has a template, by exactly its text.

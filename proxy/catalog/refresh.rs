@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use toolgate_config::Catalog as Settings;
 
 use super::Kind;
+use super::drift;
 use super::follow::Following;
 use super::listing::{Lapse, Lister, Listing};
 use crate::backend::Backend;
@@ -88,6 +89,7 @@ pub(super) fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listin
             let listing = Arc::new(listing);
             let before = backend.list_arrived(&listing);
             tell_failures(name, before.as_deref(), &listing);
+            note_drift(gateway, backend, &listing);
             backend.listing_ended(None);
             // What a call that was answered is worth.
             backend.note(backend.health.observe(Signal::CallOk, std::time::Instant::now()));
@@ -110,6 +112,17 @@ pub(super) fn settle(gateway: &Gateway, backend: &Backend, listed: Result<Listin
     }
     gateway.remerge();
     backend.listing_merged();
+}
+
+/// Counts, logs and remembers what is different from the last time that the backend was listed, however long ago.
+fn note_drift(gateway: &Gateway, backend: &Backend, listing: &Arc<Listing>) {
+    let Some(before) = backend.listed_last.swap(Some(Arc::clone(listing))) else { return };
+    let drifts = drift::between(&before, listing);
+    for drift in &drifts {
+        let labels = [backend.name().as_str(), drift.change.as_str()];
+        gateway.metrics.catalog_drift.with_label_values(&labels).inc();
+    }
+    gateway.drift.saw(backend.name(), drifts);
 }
 
 /// Logs which kinds were not listed, when that is new.

@@ -168,6 +168,13 @@ impl FakeBackend {
         self.shared.state().tools.push(tool);
     }
 
+    /// Lists a tool in these bytes from now on.
+    pub(crate) fn define_again(&self, name: &str, definition: &str) {
+        let mut state = self.shared.state();
+        let tool = state.tools.iter_mut().find(|tool| tool.name == name).expect("a tool of that name");
+        definition.clone_into(&mut tool.definition);
+    }
+
     pub(crate) fn add_prompt(&self, definition: &str) {
         self.shared.state().prompts.push(definition.to_owned());
     }
