@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -12,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use toolgate_config::Reach;
 
+use crate::backend::Backend;
 use crate::catalog::drift::{Drift, Seen};
 use crate::catalog::{Kind, Merged};
 use crate::gateway::{Gateway, Phase};
@@ -109,10 +111,8 @@ async fn reload(gateway: &Arc<Gateway>) -> Reply {
 
 fn backends(gateway: &Gateway) -> Value {
     let snapshot = gateway.snapshot();
-    let view = |backend: &Arc<crate::backend::Backend>| {
+    let view = |backend: &Arc<Backend>| {
         let (health, listing) = (&backend.health, backend.listing.load());
-        let failure = backend.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let listed = |kind| listing.as_ref().map(|listing| listing.lists.get(kind).entries.len());
         let endpoints = backend.endpoints().into_iter().map(|endpoint| {
             json!({
                 "url": endpoint.address,
@@ -143,6 +143,9 @@ fn backends(gateway: &Gateway) -> Value {
                 "what": error.what,
                 "secondsAgo": error.when.elapsed().as_secs(),
             })),
+            "certificateForDays": backend.certificate_not_after().map(|at| {
+                at.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 86_400
+            }),
             "inflight": backend.metrics.inflight.get(),
             "sessions": backend.metrics.sessions.get(),
             "eras": backend.spoken().map(|spoken| spoken.eras()),
@@ -150,24 +153,32 @@ fn backends(gateway: &Gateway) -> Value {
                 spoken.versions().into_iter().map(|(_, version)| version).collect::<Vec<_>>()
             }),
             "protocolVersion": listing.as_ref().map(|listing| listing.version),
-            "listing": {
-                "tools": listed(Kind::Tools),
-                "prompts": listed(Kind::Prompts),
-                "resources": listed(Kind::Resources),
-                "resourceTemplates": listed(Kind::Templates),
-                "failures": listing.as_ref().map(|listing| {
-                    let failed = Kind::ALL.into_iter().filter_map(|kind| {
-                        Some((kind.field().to_owned(), Value::from(&**listing.failures.get(kind).as_ref()?)))
-                    });
-                    failed.collect::<serde_json::Map<_, _>>()
-                }),
-                "ageSeconds": listing.as_ref().map(|listing| listing.fetched.elapsed().as_secs()),
-                "failure": failure.as_ref().map(|failure| &failure.reason),
-                "failingForSeconds": failure.as_ref().map(|failure| failure.since.elapsed().as_secs()),
-            },
+            "listing": listing_of(backend),
         })
     };
     json!({ "backends": snapshot.backends.iter().map(view).collect::<Vec<_>>() })
+}
+
+/// How the last listing of a backend went, and what it has.
+fn listing_of(backend: &Backend) -> Value {
+    let listing = backend.listing.load();
+    let failure = backend.listing_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let listed = |kind| listing.as_ref().map(|listing| listing.lists.get(kind).entries.len());
+    json!({
+        "tools": listed(Kind::Tools),
+        "prompts": listed(Kind::Prompts),
+        "resources": listed(Kind::Resources),
+        "resourceTemplates": listed(Kind::Templates),
+        "failures": listing.as_ref().map(|listing| {
+            let failed = Kind::ALL.into_iter().filter_map(|kind| {
+                Some((kind.field().to_owned(), Value::from(&**listing.failures.get(kind).as_ref()?)))
+            });
+            failed.collect::<serde_json::Map<_, _>>()
+        }),
+        "ageSeconds": listing.as_ref().map(|listing| listing.fetched.elapsed().as_secs()),
+        "failure": failure.as_ref().map(|failure| &failure.reason),
+        "failingForSeconds": failure.as_ref().map(|failure| failure.since.elapsed().as_secs()),
+    })
 }
 
 /// The last changes of what backends offer, the newest first.

@@ -1,5 +1,7 @@
 //! What the commands do. Each returns its exit code.
 
+mod live;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -137,16 +139,17 @@ async fn until_stopped(running: Running, reloader: Option<Arc<Reloader>>) -> std
     Ok(())
 }
 
-/// `check`: everything that can be found wrong without a network.
-pub fn check(path: &Path) -> u8 {
+/// `check`: everything that can be found wrong without a network, and with one if it is to be `live`.
+pub fn check(path: &Path, live: bool) -> u8 {
     let config = match load(path) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    match crate::app::check(config) {
-        Ok(()) => print(&format!("{}: ok\n", path.display())),
-        Err(problem) => fail(CONFIG, format!("{}: {problem}", path.display())),
+    if let Err(problem) = crate::app::check(config.clone()) {
+        return fail(CONFIG, format!("{}: {problem}", path.display()));
     }
+    let said = print(&format!("{}: ok\n", path.display()));
+    if live { asking(path, config, live::check).max(said) } else { said }
 }
 
 /// `schema`.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt as _};
@@ -223,6 +223,7 @@ impl Gateway {
         metrics.catalog_incomplete.set(incomplete);
         metrics.catalog_collisions.set(to_gauge(collisions));
         metrics.sessions.set(to_gauge(self.sessions.held()));
+        metrics.sessions_max.set(snapshot.config.sessions.max.into());
         let counts = &self.sessions.counts;
         metrics.questions.set(to_gauge(counts.questions.load(Ordering::Relaxed)));
         metrics.subscriptions.set(to_gauge(counts.subscriptions.load(Ordering::Relaxed)));
@@ -234,6 +235,9 @@ impl Gateway {
                 metrics.backend_state.with_label_values(&[name, known.as_str()]).set(is_it);
             }
             metrics.backend_up.with_label_values(&[name]).set(i64::from(backend.health.allows_calls()));
+            if let Some(since) = backend.certificate_not_after().and_then(|at| at.duration_since(UNIX_EPOCH).ok()) {
+                metrics.backend_certificate_not_after.with_label_values(&[name]).set(since.as_secs_f64());
+            }
             if let Some(listing) = &*backend.listing.load() {
                 metrics.catalog_age_seconds.with_label_values(&[name]).set(listing.fetched.elapsed().as_secs_f64());
             }
@@ -255,6 +259,7 @@ impl Gateway {
             let _ = gauge.remove_label_values(&[name]);
         }
         let _ = metrics.catalog_age_seconds.remove_label_values(&[name]);
+        let _ = metrics.backend_certificate_not_after.remove_label_values(&[name]);
         for state in State::ALL {
             let _ = metrics.backend_state.remove_label_values(&[name, state.as_str()]);
         }

@@ -33,6 +33,9 @@ enum Command {
     Check {
         /// The configuration
         file: PathBuf,
+        /// Ask every backend, too: what it is, what it has, and what of that clients are not shown
+        #[arg(long)]
+        live: bool,
     },
     /// Print the merged tools of all backends as a client would see them; exits with 1 when a backend could not be listed
     Tools {
@@ -69,7 +72,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Run { config } => cli::run(config),
         Command::Demo => cli::demo(),
-        Command::Check { file } => cli::check(&file),
+        Command::Check { file, live } => cli::check(&file, live),
         Command::Tools { config } => cli::tools(&config),
         Command::Pin { config, backends } => cli::pin(&config, &backends),
         Command::Schema => cli::schema(),

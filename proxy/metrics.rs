@@ -86,6 +86,9 @@ pub(crate) struct Metrics {
     pub(crate) reload_ok: IntGauge,
     pub(crate) reload_ok_time: Gauge,
     pub(crate) certificate_not_after: GaugeVec,
+    pub(crate) backend_certificate_not_after: GaugeVec,
+    pub(crate) sessions_max: IntGauge,
+    pub(crate) connections_max: IntGaugeVec,
     tools: Mutex<HashMap<ToolKey, Arc<ToolMetrics>>>,
     other_tool: Arc<ToolMetrics>,
     /// How the series of a backend are ended, family by family.
@@ -321,6 +324,17 @@ impl Metrics {
                 "toolgate_tls_certificate_not_after_timestamp_seconds",
                 "When a listener's certificate expires",
                 &["file"],
+            ),
+            backend_certificate_not_after: make.float_gauges(
+                "toolgate_backend_certificate_not_after_timestamp_seconds",
+                "When the certificate that a backend showed last expires",
+                &["backend"],
+            ),
+            sessions_max: make.gauge("toolgate_sessions_max", "Client sessions that something may be held for at once"),
+            connections_max: make.gauges(
+                "toolgate_connections_max",
+                "Client connections that may be open",
+                &["listener"],
             ),
             tools: Mutex::default(),
             other_tool,

@@ -241,6 +241,11 @@ fn parse<'a>(file: File<'_>, certificate: &'a CertificateDer<'_>) -> Result<EndE
     EndEntityCert::try_from(certificate).map_err(|problem| TlsError::BadCertificate { path: file.path(), problem })
 }
 
+/// When a certificate that a server has shown stops being valid.
+pub(crate) fn not_after_of(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    not_after(&EndEntityCert::try_from(certificate).ok()?)
+}
+
 /// When a certificate stops being valid. webpki tells only those who come too late, so this asks from the end of time.
 fn not_after(certificate: &EndEntityCert<'_>) -> Option<SystemTime> {
     let end = UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX));

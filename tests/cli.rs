@@ -47,6 +47,43 @@ async fn check_says_everything_that_is_wrong_and_where() {
 }
 
 #[tokio::test]
+async fn a_live_check_says_what_backends_are() {
+    let long = "l".repeat(70);
+    let a = FakeBackend::named("a").tool("x").tool(&long).start().await;
+    let (_folder, file) = written(&Setup::fronting(&[&a]).yaml());
+
+    let (code, out, problems) = told(run(&["check", "--live", &file]).await);
+
+    assert_eq!((code, &*problems), (Some(0), ""), "{out}");
+    assert!(
+        out.contains("toolgate.yaml: ok\nbackend `a`: legacy 2025-11-25, 2 tools, 0 prompts, 0 resources"),
+        "{out}"
+    );
+    assert!(out.contains(&format!("tool `a__{long}`: its name has more than 64 characters")), "{out}");
+}
+
+#[tokio::test]
+async fn a_live_check_says_what_clients_miss() {
+    let a = FakeBackend::named("a").tool("x").tool("not ok").start().await;
+    let b = FakeBackend::with_tool("b", "x").await;
+    let (url, _port) = FakeBackend::dead();
+    let setup = Setup::new().backend(&a, "prefix: ''").backend(&b, "prefix: ''").backend_at("c", &url, "");
+    let (_folder, file) = written(&setup.yaml());
+
+    let (code, out, _) = told(run(&["check", "--live", &file]).await);
+
+    assert_eq!(code, Some(1));
+    for said in [
+        "backend `b`: legacy 2025-11-25, 1 tools",
+        "backend `c` cannot be reached",
+        "backend `a`: tool `not ok` left out: `not ok` is not 1 to 128 of A-Za-z0-9_.-",
+        "backend `b`: tool `x` left out: backend `a` already has a tool `x`",
+    ] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+}
+
+#[tokio::test]
 async fn check_and_run_refuse_a_file_that_is_not_there() {
     for arguments in [&["check", "/nowhere/x.yaml"][..], &["run", "--config", "/nowhere/x.yaml"]] {
         let (code, _, problem) = told(run(arguments).await);

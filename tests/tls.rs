@@ -133,6 +133,11 @@ async fn a_backend_behind_tls_is_called_when_its_certificate_is_trusted() {
     let proxy = Setup::new().backend_at("a", &door.url(), &tls).start().await;
 
     assert_eq!(proxy.client().await.call("a__x").await.result(), spoken("x"));
+    let days = proxy.page("/backends").await.json()["backends"][0]["certificateForDays"].as_u64();
+    let expires = proxy.metric("toolgate_backend_certificate_not_after_timestamp_seconds{backend=\"a\"}").await;
+    // Of the year 4096.
+    assert!(days.is_some_and(|days| days > 700_000), "{days:?}");
+    assert_eq!(expires, Some(67_090_118_400.0));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ mod transport;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -242,6 +242,11 @@ impl Backend {
     /// How a process of it failed last, where the gateway runs it.
     pub(crate) fn last_error(&self) -> Option<LastError> {
         self.transport.last_error()
+    }
+
+    /// When the certificate that it showed last stops being valid, of several replicas the one that does so first.
+    pub(crate) fn certificate_not_after(&self) -> Option<SystemTime> {
+        self.transport.certificate_not_after()
     }
 
     /// Its replicas, where there are several.

@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -208,6 +208,10 @@ impl Transport for Replicas {
 
     fn replica_of(&self, session_id: &HeaderValue) -> Option<usize> {
         session_id.to_str().ok().and_then(untagged).map(|(index, _)| index)
+    }
+
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        self.replicas.iter().filter_map(|replica| replica.transport.certificate_not_after()).min()
     }
 
     fn endpoints(&self) -> Vec<Endpoint> {

@@ -45,6 +45,11 @@ pub(crate) trait Transport: Send + Sync {
         None
     }
 
+    /// When the certificate that the backend showed last stops being valid; of several the one that does so first.
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        None
+    }
+
     /// The replicas that it chooses from, where there are several.
     fn endpoints(&self) -> Vec<Endpoint> {
         Vec::new()

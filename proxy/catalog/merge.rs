@@ -13,15 +13,13 @@ use super::entry::Entry;
 use super::listing::Listing;
 use super::render::Keeping;
 use super::template::{Origins, Template};
-use super::{Freshness, Kind, LeftOut, Merged, Omission, Part, PerKind, PromptRoute, Route, render};
+use super::{Freshness, Kind, LONG_NAME, LeftOut, Merged, Omission, Part, PerKind, PromptRoute, Route, render};
 use crate::backend::Backend;
 use crate::backend::client::{Caching, ServerCapabilities};
 use crate::era::Era;
 use crate::jsonrpc::json_string;
 use crate::limit::Limits;
 
-/// Tool names beyond this length are shown, with a warning: some model providers refuse them.
-const LONG_NAME: usize = 64;
 /// The longest name that is shown (2025-11-25, SEP-986).
 const MAX_NAME: usize = 128;
 

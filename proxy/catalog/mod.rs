@@ -38,6 +38,9 @@ use crate::metrics::{Counted, Metrics, ToolMetrics};
 /// What tells that a resource has changed.
 pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
+/// Tool names beyond this length are shown, with a warning: some model providers refuse them.
+pub(crate) const LONG_NAME: usize = 64;
+
 /// What backends list.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Kind {
@@ -68,6 +71,14 @@ impl Kind {
             Self::Prompts => "prompts",
             Self::Resources => "resources",
             Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// What people call them all.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Templates => "resource templates",
+            Self::Tools | Self::Prompts | Self::Resources => self.field(),
         }
     }
 
@@ -340,6 +351,13 @@ impl Merged {
     /// Where a public tool name goes. It is looked up whole, never split.
     pub(crate) fn route(&self, public: &str) -> Option<&Route> {
         self.routes.get(public)
+    }
+
+    /// The public names of all tools, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<_> = self.routes.keys().map(|name| &**name).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 
     /// Where a public prompt name goes.

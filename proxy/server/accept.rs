@@ -90,7 +90,17 @@ impl Door {
 
     /// The next connection, once there is room for it. Until then it waits in the kernel's queue.
     async fn accept_one(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-        while self.open.count.load(Ordering::Relaxed) >= self.edge.max_connections().unwrap_or(OWN_CONNECTIONS) {
+        loop {
+            let max = self.edge.max_connections().unwrap_or(OWN_CONNECTIONS);
+            self.edge
+                .gateway
+                .metrics
+                .connections_max
+                .with_label_values(&[&*self.label])
+                .set(max.try_into().unwrap_or(i64::MAX));
+            if self.open.count.load(Ordering::Relaxed) < max {
+                break;
+            }
             self.open.closed.notified().await;
         }
         listener.accept().await

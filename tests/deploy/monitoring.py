@@ -8,6 +8,7 @@ Fails when a panel's or a rule's query gives no data, or the dashboard does not 
 import json
 import math
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,10 +31,10 @@ def main():
     dashboard = json.loads((DEPLOY / "grafana" / "toolgate.json").read_text())
     check(dashboard)
     folder.mkdir(parents=True, exist_ok=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    certify(folder)
     admin, public, plain, scraper = (free_port() for _ in range(4))
-    configuration = gateway_configuration(folder, server.server_address[1], public, plain, admin)
+    backends = serve(), serve(folder)
+    configuration = gateway_configuration(folder, backends, public, plain, admin)
     running = []
     try:
         running.append(start([toolgate, "run", "--config", configuration], folder / "toolgate.log"))
@@ -155,12 +156,29 @@ class Backend(BaseHTTPRequestHandler):
         pass
 
 
-def gateway_configuration(folder, backend, public, plain, admin):
+def certify(folder):
+    """Make a certificate for both sides of the gateway."""
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
          "-keyout", folder / "tls.key", "-out", folder / "tls.crt"],
         check=True, capture_output=True,
     )  # fmt: skip
+
+
+def serve(folder=None):
+    """Run a backend, over TLS where there is a folder with a certificate; gives its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    if folder:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_address[1]
+
+
+def gateway_configuration(folder, backends, public, plain, admin):
+    works, secure = backends
     text = f"""
 listeners:
   - address: 127.0.0.1:{plain}
@@ -168,7 +186,8 @@ listeners:
     tls: {{ certificates: [{{ cert: tls.crt, key: tls.key }}] }}
 admin: {{ address: 127.0.0.1:{admin} }}
 backends:
-  - {{ name: works, url: "http://127.0.0.1:{backend}/mcp" }}
+  - {{ name: works, url: "http://127.0.0.1:{works}/mcp" }}
+  - {{ name: secure, url: "https://127.0.0.1:{secure}/mcp", tls: {{ ca: tls.crt, server_name: 127.0.0.1 }} }}
   - {{ name: dead, url: "http://127.0.0.1:{free_port()}/mcp" }}
 limits: [{{ name: seldom, tools: [works__limited], rate: 1/m }}]
 health: {{ interval: 1s, timeout: 1s }}

@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::UNIX_EPOCH;
 
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -13,12 +15,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::tls;
+
 /// Where to connect to, and what to insist on there.
 #[derive(Clone)]
 pub(super) struct Dial {
     pub(super) host: Arc<str>,
     pub(super) port: u16,
     pub(super) tls: Option<Tls>,
+    /// When the certificate that the server showed last stops being valid, in seconds since 1970; 0 when that is not known.
+    pub(super) not_after: Arc<AtomicU64>,
 }
 
 /// What a server has to show, and what it is shown.
@@ -110,7 +116,11 @@ impl Dial {
             None => Stream::Plain(stream),
             Some(Tls { config, server_name }) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                Stream::Tls(Box::new(connector.connect(server_name.clone(), stream).await?))
+                let stream = connector.connect(server_name.clone(), stream).await?;
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let not_after = shown.and_then(tls::not_after_of).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                self.not_after.store(not_after.map_or(0, |at| at.as_secs()), Ordering::Relaxed);
+                Stream::Tls(Box::new(stream))
             }
         })
     }

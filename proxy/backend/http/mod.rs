@@ -12,8 +12,9 @@ mod pool;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -75,6 +76,7 @@ impl Http {
                 host: url.host.as_str().into(),
                 port: url.port,
                 tls: url.https.then(|| tls_of(target)).transpose()?,
+                not_after: Arc::default(),
             },
             pool: Pool::new(&connector.0),
             post: template(&Method::POST, &url.path, target)?,
@@ -217,6 +219,11 @@ impl Transport for Http {
             tracing::debug!(backend = %self.backend, %error, "a kept-alive connection was closed; trying a new one");
         }
         self.exchange(connection, &request).await.map_err(|(error, _)| error)
+    }
+
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        let seconds = self.dial.not_after.load(Ordering::Relaxed);
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds > 0)
     }
 }
 

@@ -1,0 +1,93 @@
+//! `check --live`: what the backends of a configuration say, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::{FAILURE, LIST_DEADLINE, OK, print, problem};
+use crate::backend::Backend;
+use crate::catalog::{Kind, LONG_NAME, LeftOut, Merged, Omission, refresh};
+use crate::gateway::Gateway;
+
+/// A certificate that lasts less than this is a problem.
+const SOON: Duration = Duration::from_secs(14 * 86_400);
+
+/// Asks every backend, and prints what each says as soon as it does; then what comes of putting them together. [`FAILURE`] when
+/// one cannot be listed, has a certificate that expires within two weeks, or something that clients are not shown.
+pub(super) async fn check(gateway: &Arc<Gateway>) -> u8 {
+    let snapshot = gateway.snapshot();
+    let settings = snapshot.config.catalog;
+    let asking = snapshot.backends.iter().map(|backend| async move {
+        let began = Instant::now();
+        refresh::list_once(backend, &settings, LIST_DEADLINE).await;
+        let took = began.elapsed();
+        (backend, took, problem(backend).await)
+    });
+    let mut asking: FuturesUnordered<_> = asking.collect();
+    let mut code = OK;
+    while let Some((backend, took, problem)) = asking.next().await {
+        if let Some(problem) = problem {
+            code = code.max(print(&format!("{problem}\n"))).max(FAILURE);
+            continue;
+        }
+        code = code.max(print(&told(backend, took)));
+        if lasts(backend).is_some_and(|left| left < SOON) {
+            code = code.max(FAILURE);
+        }
+    }
+    let (_, merged) = snapshot.remerge();
+    let (findings, is_wrong) = findings(&merged);
+    code = code.max(print(&findings));
+    if is_wrong { code.max(FAILURE) } else { code }
+}
+
+/// What one backend is.
+fn told(backend: &Backend, took: Duration) -> String {
+    let mut said = format!("backend `{}`: ", backend.name());
+    let versions = backend.spoken().map(|spoken| spoken.versions()).unwrap_or_default();
+    let versions: Vec<_> = versions.into_iter().map(|(era, version)| format!("{era} {version}")).collect();
+    said.push_str(&versions.join(" and "));
+    if let Some(listing) = &*backend.listing.load() {
+        for kind in Kind::ALL {
+            let _ = write!(said, ", {} {}", listing.lists.get(kind).entries.len(), kind.words());
+        }
+        for kind in Kind::ALL {
+            if let Some(failure) = listing.failures.get(kind) {
+                let _ = write!(said, ", {} not listed: {failure}", kind.words());
+            }
+        }
+    }
+    if let Some(left) = lasts(backend) {
+        let _ = write!(said, ", certificate for {} days", left.as_secs() / 86_400);
+    }
+    let _ = writeln!(said, " ({} ms)", took.as_millis());
+    said
+}
+
+/// How long its certificate is valid still; nothing of a backend that has none.
+fn lasts(backend: &Backend) -> Option<Duration> {
+    Some(backend.certificate_not_after()?.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// What is left out of the lists, and names that some clients refuse; and whether anything of that is wrong.
+fn findings(merged: &Merged) -> (String, bool) {
+    let (mut said, mut is_wrong) = (String::new(), false);
+    for part in &merged.parts {
+        for Omission { kind, own, why } in &part.left_out {
+            let is_shown = matches!(why, LeftOut::Unpinned { is_shown: true, .. });
+            is_wrong |= !is_shown;
+            let what = if is_shown { "" } else { "left out: " };
+            let _ = writeln!(said, "backend `{}`: {} `{own}` {what}{why}", part.backend, kind.noun());
+        }
+    }
+    for name in merged.names().filter(|name| name.len() > LONG_NAME) {
+        let _ = writeln!(
+            said,
+            "tool `{name}`: its name has more than {LONG_NAME} characters, which some model providers refuse"
+        );
+    }
+    (said, is_wrong)
+}
