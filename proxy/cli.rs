@@ -210,6 +210,10 @@ pub fn pin(path: &Path, only: &[String]) -> u8 {
     let file = config.pin.file.clone();
     let mut lock = match std::fs::read_to_string(&file).map(|text| Lock::read(&text)) {
         Ok(Ok(lock)) => lock,
+        // What it says of the others would be lost.
+        Ok(Err(wrong)) if !only.is_empty() => {
+            return fail(FAILURE, format!("{} {wrong}; pin all backends to make it anew", file.display()));
+        }
         // This is what makes it right.
         Ok(Err(wrong)) => {
             let _ = fail(OK, format!("{} {wrong}; it is made anew", file.display()));

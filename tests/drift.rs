@@ -196,6 +196,8 @@ async fn without_its_lock_file_nothing_is_served() {
     std::fs::write(&lock, "{}").unwrap();
     let wrong = check().await;
     let unknown = run(&["pin", "--config", file.to_str().unwrap(), "b"]).await;
+    let partly = run(&["pin", "--config", file.to_str().unwrap(), "a"]).await;
+    let untouched = std::fs::read_to_string(&lock).unwrap();
     let mended = pin(&folder, &setup).await;
 
     let told = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
@@ -209,6 +211,8 @@ async fn without_its_lock_file_nothing_is_served() {
         (unknown.status.code(), told(&unknown)),
         (Some(64), "there is no backend `b`; there are: a\n".to_owned())
     );
+    assert_eq!((partly.status.code(), &*untouched), (Some(1), "{}"));
+    assert!(told(&partly).contains("pin all backends to make it anew"), "{partly:?}");
     assert_eq!(mended.status.code(), Some(0), "{mended:?}");
     assert_eq!(check().await.status.code(), Some(0));
 }
