@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 
 use super::server::accept;
@@ -204,9 +203,7 @@ impl Builder {
     }
 
     pub(crate) async fn start(self) -> FakeBackend {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("a socket that takes options");
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let socket = super::door_at(SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = socket.listen(self.backlog).expect("a socket that listens");
         let address = listener.local_addr().expect("an address");
         let (calls, held) = mpsc::channel(64);

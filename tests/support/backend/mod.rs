@@ -91,6 +91,15 @@ impl Seen {
     }
 }
 
+/// A socket at an address that others of the same process may have too: one that listens and the one that follows it.
+fn door_at(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("a socket that takes options");
+    socket.set_reuseport(true).expect("a socket that takes options");
+    socket.bind(address).expect("a port of its own");
+    socket
+}
+
 /// A fake that runs.
 pub(crate) struct FakeBackend {
     shared: Arc<Shared>,
@@ -228,13 +237,12 @@ impl FakeBackend {
 
     /// Closes every connection without a request and refuses new ones, until it comes back by what is returned.
     pub(crate) async fn go_away(&self) -> TcpSocket {
+        // Bound beside the one that listens, so that its port is at no moment free for somebody else's connection.
+        let socket = door_at(self.shared.address);
         let door = std::mem::replace(&mut *self.door.lock().expect("a door"), tokio::spawn(async {}));
         door.abort();
-        // Its port is free once the task is gone.
+        // Nothing listens once the task is gone.
         let _ = door.await;
-        let socket = TcpSocket::new_v4().expect("a socket");
-        socket.set_reuseaddr(true).expect("a socket that takes options");
-        socket.bind(self.shared.address).expect("its own port");
         self.close_idle_connections();
         self.until(|backend| backend.connections() == 0).await;
         socket
