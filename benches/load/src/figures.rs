@@ -154,6 +154,16 @@ impl Figures {
         self.spread(row, kind, metric).map(|spread| spread.median)
     }
 
+    /// What one subject's values are to another's of the same row: the median of the rounds' own ratios. Subjects follow each
+    /// other within a round, and a machine that is slower in one round than in the next is so for both; medians taken apart may
+    /// come from rounds that differ.
+    pub(crate) fn ratio(&self, row: &str, kind: Kind, to: Kind, metric: Metric) -> Option<f64> {
+        let values = |kind| self.values.get(&(row.to_owned(), kind, metric));
+        let (own, others) = (values(kind)?, values(to)?);
+        let ratios: Vec<_> = own.iter().zip(others).map(|(own, other)| own / other).collect();
+        Spread::of(&ratios).filter(|_| own.len() == others.len()).map(|spread| spread.median)
+    }
+
     pub(crate) fn why_missing(&self, row: &str, kind: Kind) -> Option<&str> {
         self.missing.get(&(row.to_owned(), kind)).map(String::as_str)
     }
@@ -190,6 +200,21 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_taken_within_each_round() {
+        let mut figures = Figures::default();
+        // The machine is twice as slow in some rounds, which are not the same number before and after the middle.
+        for (nginx, toolgate) in [(10.0, 12.0), (20.0, 25.0), (10.0, 13.0)] {
+            figures.add("row", Kind::Nginx, Metric::Cpu, nginx);
+            figures.add("row", Kind::Toolgate, Metric::Cpu, toolgate);
+        }
+
+        assert_eq!(figures.ratio("row", Kind::Toolgate, Kind::Nginx, Metric::Cpu), Some(1.25));
+        assert_eq!(figures.ratio("row", Kind::Toolgate, Kind::Direct, Metric::Cpu), None);
+        figures.add("row", Kind::Nginx, Metric::Cpu, 10.0);
+        assert_eq!(figures.ratio("row", Kind::Toolgate, Kind::Nginx, Metric::Cpu), None, "rounds that are not pairs");
+    }
 
     #[test]
     fn medians_of_odd_and_even_rounds() {

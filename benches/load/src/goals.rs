@@ -1,5 +1,5 @@
-//! The goals, and whether they were reached: nothing but arithmetic over medians. Where a figure is missing there is no
-//! verdict, and never a good one.
+//! The goals, and whether they were reached: nothing but arithmetic over medians, of values or of the ratios in each round.
+//! Where a figure is missing there is no verdict, and never a good one.
 
 use crate::figures::{Figures, Metric, decimals};
 use crate::subjects::Kind;
@@ -252,7 +252,7 @@ fn toolgate(figures: &Figures, row: &str, metric: Metric) -> Option<f64> {
 }
 
 fn to_nginx(figures: &Figures, row: &str, metric: Metric) -> Option<f64> {
-    Some(toolgate(figures, row, metric)? / figures.median(row, Kind::Nginx, metric)?)
+    figures.ratio(row, Kind::Toolgate, Kind::Nginx, metric)
 }
 
 /// To whichever other gateway is best; one of them has to be there.

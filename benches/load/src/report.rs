@@ -50,7 +50,8 @@ impl Report<'_> {
         let mut head = format!(
             "Made by `benches/load/run`: {rounds} round(s) of {} ms each; open loops at {rate} requests/s; {fewer} and {more} idle \
              streams; {sessions} sessions. {} cores of {}, Linux {}; load average before the run {}. The subject has a core of its \
-             own where there are two.\n\n",
+             own where there are two. Figures are medians of the rounds; a ratio to nginx is the median of the rounds' own \
+             ratios, as the machine's speed differs more between rounds than within one.\n\n",
             length.as_millis(),
             self.machine["cores"],
             text("cpu"),
