@@ -30,7 +30,7 @@ pub(crate) fn config(config: &Config) -> Value {
         ("pin", Some(pin(&config.pin))),
         ("sessions", Some(sessions(&config.sessions))),
         ("bridge", Some(bridge(config.bridge))),
-        ("log", Some(json!({ "format": format(config.log.format), "level": level(config.log.level) }))),
+        ("log", Some(log(&config.log))),
         ("reload", Some(json!({ "watch": config.reload.watch, "poll": show_duration(config.reload.poll) }))),
         ("drain", Some(drain(config.drain))),
         ("threads", config.threads.map(Value::from)),
@@ -159,12 +159,13 @@ fn timeout(backend: &Backend) -> Value {
 }
 
 fn tools(tools: &Tools) -> Value {
-    json!({
-        "allow": if tools.allow.is_empty() { json!(["*"]) } else { patterns(&tools.allow) },
-        "deny": patterns(&tools.deny),
-        "rename": tools.rename,
-        "describe": tools.describe,
-    })
+    object([
+        ("allow", Some(if tools.allow.is_empty() { json!(["*"]) } else { patterns(&tools.allow) })),
+        ("deny", Some(patterns(&tools.deny))),
+        ("rename", Some(json!(tools.rename))),
+        ("describe", Some(json!(tools.describe))),
+        ("max_description", tools.max_description.map(|most| json!(most))),
+    ])
 }
 
 fn limit(limit: &Limit) -> Value {
@@ -192,13 +193,14 @@ fn health(health: &runtime::Health) -> Value {
 }
 
 fn catalog(catalog: &runtime::Catalog) -> Value {
-    json!({
-        "refresh": show_duration(catalog.refresh),
-        "stale_for": show_duration(catalog.stale_for),
-        "timeout": show_duration(catalog.timeout),
-        "max_tools": catalog.max_tools,
-        "max_bytes": show_size(catalog.max_bytes),
-    })
+    object([
+        ("refresh", Some(json!(show_duration(catalog.refresh)))),
+        ("stale_for", Some(json!(show_duration(catalog.stale_for)))),
+        ("timeout", Some(json!(show_duration(catalog.timeout)))),
+        ("max_tools", Some(json!(catalog.max_tools))),
+        ("max_bytes", Some(json!(show_size(catalog.max_bytes)))),
+        ("budget", catalog.budget.map(|budget| json!(show_size(budget)))),
+    ])
 }
 
 fn sessions(sessions: &Sessions) -> Value {
@@ -229,6 +231,14 @@ fn bridge(bridge: runtime::Bridge) -> Value {
 
 fn drain(drain: runtime::Drain) -> Value {
     json!({ "delay": show_duration(drain.delay), "timeout": show_duration(drain.timeout) })
+}
+
+fn log(log: &runtime::Log) -> Value {
+    object([
+        ("format", Some(json!(format(log.format)))),
+        ("level", Some(json!(level(log.level)))),
+        ("calls", log.calls.as_ref().map(|path| json!(path.to_string_lossy()))),
+    ])
 }
 
 fn format(format: LogFormat) -> &'static str {

@@ -1,6 +1,7 @@
 //! The sections that are a handful of keys each: `admin`, `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::value::SessionKey;
@@ -63,6 +64,9 @@ pub struct Catalog {
     pub max_tools: u32,
     /// Bytes of tool definitions taken from one backend; a longer list counts as failed. Default 16 MiB.
     pub max_bytes: u64,
+    /// Bytes of the merged list of tools that clients' contexts have room for; a larger one is told, and shown all the same.
+    /// Default: none.
+    pub budget: Option<u64>,
 }
 
 impl Default for Catalog {
@@ -73,6 +77,7 @@ impl Default for Catalog {
             timeout: Duration::from_secs(30),
             max_tools: 10_000,
             max_bytes: 16 * 1024 * 1024,
+            budget: None,
         }
     }
 }
@@ -117,13 +122,16 @@ impl Default for Bridge {
 }
 
 /// `log`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Log {
     /// Default `text`. Restart-only.
     pub format: LogFormat,
     /// Default `info`, at which each call is one line. Restart-only.
     pub level: LogLevel,
+    /// The file that the line of each call goes to, which may be moved away while it is written to. Default: with all others, to
+    /// standard output. Restart-only.
+    pub calls: Option<PathBuf>,
 }
 
 /// How a log line looks.

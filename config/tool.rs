@@ -14,6 +14,8 @@ pub struct Tools {
     pub rename: BTreeMap<String, String>,
     /// Own name to the description shown instead of the backend's.
     pub describe: BTreeMap<String, String>,
+    /// Characters of a backend's own description that are shown; of a longer one, the beginning. Default: all.
+    pub max_description: Option<u32>,
 }
 
 impl Tools {

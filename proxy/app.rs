@@ -1,21 +1,24 @@
 //! Puts the parts together: binds, starts the loops, accepts connections, stops in order.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use toolgate_config::Config;
 
 use crate::demo;
-use crate::gateway::{Gateway, Phase};
+use crate::gateway::{Asked, Gateway, Phase, SPREAD};
 use crate::reload::{Outcome, Reloader};
+use crate::seal;
 use crate::server::accept::Door;
 use crate::server::{Edge, Site};
 use crate::tls::{self, Certificates, Resolver, TlsError};
+use crate::upgrade::{Estate, Launch, UpgradeError};
 
 /// Connections the kernel queues for a listener.
 const BACKLOG: i32 = 4096;
@@ -58,6 +61,8 @@ pub struct App {
 /// A bound address.
 struct Bound {
     socket: StdListener,
+    /// As it stands in the configuration; a port of 0 is one that is free.
+    configured: SocketAddr,
     address: SocketAddr,
     site: Site,
     tls: Option<ServerConfig>,
@@ -69,6 +74,11 @@ impl App {
     /// # Errors
     /// When an address is taken, or certificates and keys do not fit together.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        Self::succeed(config, Estate { sockets: Vec::new(), secret: seal::secret() })
+    }
+
+    /// The same with what another process hands over.
+    pub(crate) fn succeed(config: Config, mut estate: Estate) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let mut listeners = Vec::new();
         let mut resolvers = Vec::new();
@@ -81,13 +91,15 @@ impl App {
                 None => None,
             };
             let tls = resolver.clone().map(tls::server_config).transpose().map_err(in_tls)?;
-            let (socket, address) = bind(listener.address, &format!("{field}.address"))?;
-            listeners.push(Bound { socket, address, site: Site::Public { listener: index }, tls });
+            let (socket, address) = estate.bind(listener.address, &format!("{field}.address"))?;
+            let configured = listener.address;
+            listeners.push(Bound { socket, configured, address, site: Site::Public { listener: index }, tls });
             resolvers.push(resolver);
         }
-        let (socket, address) = bind(config.admin.address, "admin.address")?;
-        listeners.push(Bound { socket, address, site: Site::Admin, tls: None });
-        let gateway = Gateway::build(Arc::clone(&config))
+        let configured = config.admin.address;
+        let (socket, address) = estate.bind(configured, "admin.address")?;
+        listeners.push(Bound { socket, configured, address, site: Site::Admin, tls: None });
+        let gateway = Gateway::succeed(Arc::clone(&config), estate.secret)
             .map_err(|problem| StartError::Tls { field: "backends".to_owned(), problem: problem.to_string() })?;
         let reloader = Arc::new(Reloader::new(&gateway, resolvers));
         gateway.reloader.get_or_init(|| Arc::clone(&reloader));
@@ -97,7 +109,7 @@ impl App {
     /// Adds a small MCP server of the demo, on a free port of the loopback.
     pub(crate) fn add_demo(&mut self, socket: StdListener, server: demo::Server) -> std::io::Result<()> {
         let address = socket.local_addr()?;
-        self.listeners.push(Bound { socket, address, site: Site::Demo(server), tls: None });
+        self.listeners.push(Bound { socket, configured: address, address, site: Site::Demo(server), tls: None });
         Ok(())
     }
 
@@ -106,11 +118,30 @@ impl App {
     /// # Errors
     /// When a bound address cannot be handed to the runtime.
     pub fn start(self) -> std::io::Result<Running> {
-        let (shutdown, stopping) = watch::channel(false);
-        let mut addresses = Vec::new();
-        let mut admin = None;
+        self.begin();
+        self.open()
+    }
+
+    /// The same, but nobody is let in before backends were listed: whoever comes is used to finding their tools.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub(crate) async fn start_listed(self) -> std::io::Result<Running> {
+        self.begin();
+        self.gateway.snapshot().settle().await;
+        self.open()
+    }
+
+    fn begin(&self) {
         self.gateway.start();
         self.reloader.measure();
+    }
+
+    fn open(self) -> std::io::Result<Running> {
+        let (shutdown, stopping) = watch::channel(false);
+        let mut addresses = Vec::new();
+        let mut sockets = Vec::new();
+        let mut admin = None;
         for bound in self.listeners {
             match bound.site {
                 Site::Public { .. } => addresses.push(bound.address),
@@ -119,10 +150,12 @@ impl App {
             }
             let edge = Edge::new(&self.gateway, bound.site);
             let door = Door::new(edge, bound.tls, &bound.address.to_string(), stopping.clone());
-            tokio::spawn(door.accept(TcpListener::from_std(bound.socket)?));
+            let socket = Arc::new(TcpListener::from_std(bound.socket)?);
+            sockets.push((bound.configured, Arc::clone(&socket)));
+            tokio::spawn(door.accept(socket));
         }
         let admin = admin.unwrap_or(self.gateway.snapshot().config.admin.address);
-        Ok(Running { gateway: self.gateway, reloader: self.reloader, shutdown, addresses, admin })
+        Ok(Running { gateway: self.gateway, reloader: self.reloader, shutdown, addresses, sockets, admin })
     }
 }
 
@@ -141,6 +174,18 @@ pub(crate) fn check(config: Config) -> Result<(), StartError> {
     Gateway::build(Arc::new(config))
         .map(drop)
         .map_err(|problem| StartError::Tls { field: "backends".to_owned(), problem: problem.to_string() })
+}
+
+impl Estate {
+    /// The socket that was handed over for an address, or one of its own.
+    fn bind(&mut self, address: SocketAddr, field: &str) -> Result<(StdListener, SocketAddr), StartError> {
+        let Some(socket) = self.take(address) else { return bind(address, field) };
+        let bound = socket.local_addr();
+        match bound {
+            Ok(bound) => Ok((socket, bound)),
+            Err(cause) => Err(StartError::Bind { field: field.to_owned(), address, cause }),
+        }
+    }
 }
 
 /// Binds at once or says why not: a taken port is a mistake to be told, not to be waited for.
@@ -165,6 +210,8 @@ pub struct Running {
     reloader: Arc<Reloader>,
     shutdown: watch::Sender<bool>,
     addresses: Vec<SocketAddr>,
+    /// By the address in the configuration; for a process that takes over. None once this one stops.
+    sockets: Vec<(SocketAddr, Arc<TcpListener>)>,
     admin: SocketAddr,
 }
 
@@ -196,8 +243,37 @@ impl Running {
         self.stop_unless(std::future::pending()).await;
     }
 
+    /// Has another process take over, started as this one was; its id. Dropping the future ends it.
+    ///
+    /// # Errors
+    /// When it did not get so far that it serves: nothing has changed then.
+    pub(crate) async fn upgrade(&self, launch: &Launch) -> Result<u32, UpgradeError> {
+        let socket = |(configured, socket): &(SocketAddr, Arc<TcpListener>)| {
+            Ok((*configured, StdListener::from(socket.as_fd().try_clone_to_owned()?)))
+        };
+        let sockets = self.sockets.iter().map(socket).collect::<std::io::Result<_>>();
+        let estate = Estate {
+            sockets: sockets.map_err(|cause| launch.failed(cause))?,
+            secret: self.gateway.sessions.own_secret(),
+        };
+        let successor = launch.start(estate).await?;
+        self.gateway.handed_over.send_replace(true);
+        // What is connected by HTTP/2 is told to begin nothing more here.
+        self.shutdown.send_replace(true);
+        tracing::info!(successor, "handed over");
+        Ok(successor)
+    }
+
+    /// The requests for an upgrade that come by the operator's listener.
+    pub(crate) fn upgrades(&self) -> mpsc::Receiver<Asked> {
+        let (ask, asked) = mpsc::channel(1);
+        self.gateway.upgrader.get_or_init(|| ask);
+        asked
+    }
+
     /// The same, unless `hurry` completes: then calls are cut, and nothing else is ended.
-    pub(crate) async fn stop_unless(self, hurry: impl Future<Output = ()>) {
+    pub(crate) async fn stop_unless(mut self, hurry: impl Future<Output = ()>) {
+        self.sockets.clear();
         tokio::select! {
             () = self.stop_in_order() => {}
             () = hurry => {
@@ -210,7 +286,9 @@ impl Running {
     async fn stop_in_order(&self) {
         let drain = self.gateway.snapshot().config.drain;
         self.enter(Phase::LameDuck);
-        sleep(drain.delay).await;
+        // Clients of a process that was relieved leave it as they go on, and its streams end one by one.
+        let handed_over = *self.gateway.handed_over.borrow();
+        sleep(if handed_over { drain.delay.max(SPREAD) } else { drain.delay }).await;
         self.enter(Phase::Draining);
         self.shutdown.send_replace(true);
         let cut = timeout(drain.timeout, self.gateway.under_way.over()).await.is_err();

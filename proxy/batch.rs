@@ -25,13 +25,13 @@ pub(crate) struct Batch {
     asking: Option<BoxFuture<'static, Reply>>,
     current: Option<Current>,
     /// Of the answer that is being written.
-    writing: Option<Record>,
+    writing: Option<Box<Record>>,
 }
 
 /// An answer that streams.
 struct Current {
-    source: Box<Source>,
-    record: Option<Record>,
+    source: Source,
+    record: Option<Box<Record>>,
     /// Whether its bytes are JSON that has to be made an event.
     wrap: bool,
     begun: bool,

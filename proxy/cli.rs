@@ -1,24 +1,28 @@
 //! What the commands do. Each returns its exit code.
 
+mod ask;
 mod live;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use toolgate_config::{Config, Lock, Log};
 
+pub use self::ask::{health, upgrade};
 use crate::app::{App, Running};
 use crate::backend::Backend;
 use crate::catalog::{Kind, Omission};
 use crate::gateway::Gateway;
 use crate::reload::Reloader;
-use crate::{demo, log};
+use crate::upgrade::{Launch, Predecessor, taken_over};
+use crate::{COMMIT, demo, log};
 
 /// Fine.
 pub const OK: u8 = 0;
@@ -33,6 +37,15 @@ pub const CONFIG: u8 = 78;
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 /// How long it waits for the processes of those that could not be listed to end.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The version, and the commit where it is known.
+pub fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| match COMMIT {
+        Some(commit) => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
+        None => env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    &VERSION
+}
 
 fn fail(code: u8, problem: impl std::fmt::Display) -> u8 {
     // Without a stderr there is nobody to tell.
@@ -53,22 +66,44 @@ fn load(path: &Path) -> Result<Config, u8> {
 
 /// `run`: serves until a signal ends it.
 pub fn run(path: PathBuf) -> u8 {
+    let launch = match Launch::of_this() {
+        Ok(launch) => launch,
+        Err(problem) => return fail(FAILURE, format!("this program's own path: {problem}")),
+    };
     let config = match load(&path) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let _log = log::start(config.log, log::Out::Stdout);
-    let threads = config.threads;
-    let app = match App::bind(config) {
-        Ok(app) => app,
-        Err(problem) => return fail(start_code(&problem), format!("{}: {problem}", path.display())),
+    let _log = match log::start(&config.log, log::Out::Stdout) {
+        Ok(log) => log,
+        Err(problem) => return fail(FAILURE, format!("{}: log.calls: {problem}", path.display())),
     };
-    serve(app, threads, Some(path))
+    let threads = config.threads;
+    let (estate, predecessor) = match taken_over() {
+        Ok(taken) => taken.unzip(),
+        Err(problem) => return fail(FAILURE, problem),
+    };
+    let bound = match estate {
+        Some(estate) => App::succeed(config, estate),
+        None => App::bind(config),
+    };
+    match bound {
+        Ok(app) => serve(app, threads, Some(Origin { path, launch, predecessor })),
+        Err(problem) => fail(start_code(&problem), format!("{}: {problem}", path.display())),
+    }
+}
+
+/// What a gateway has that runs from a file.
+struct Origin {
+    path: PathBuf,
+    launch: Launch,
+    /// Whom it takes over from.
+    predecessor: Option<Predecessor>,
 }
 
 /// `demo`: the same, without a file.
 pub fn demo() -> u8 {
-    let _log = log::start(Log::default(), log::Out::Stdout);
+    let _log = log::start(&Log::default(), log::Out::Stdout);
     match demo::build() {
         Ok(app) => {
             print(&demo::greeting());
@@ -94,19 +129,28 @@ fn runtime(threads: Option<u32>) -> std::io::Result<Runtime> {
     builder.enable_all().build()
 }
 
-fn serve(app: App, threads: Option<u32>, path: Option<PathBuf>) -> u8 {
+fn serve(app: App, threads: Option<u32>, origin: Option<Origin>) -> u8 {
     let runtime = match runtime(threads) {
         Ok(runtime) => runtime,
         Err(problem) => return fail(FAILURE, problem),
     };
     let served = runtime.block_on(async {
-        let running = app.start()?;
+        let (path, launch, predecessor) = match origin {
+            Some(Origin { path, launch, predecessor }) => (Some(path), Some(launch), predecessor),
+            None => (None, None, None),
+        };
+        let running = if predecessor.is_some() { app.start_listed().await? } else { app.start()? };
         for address in running.addresses() {
             tracing::info!(%address, "serving MCP");
         }
         tracing::info!(address = %running.admin_address(), "serving the operator");
         let reloader = path.map(|path| running.follow(path));
-        until_stopped(running, reloader).await
+        if let Some(predecessor) = predecessor {
+            // One that is gone has left its sockets behind, and they are served now.
+            let _ = predecessor.relieve();
+        }
+        tell(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+        until_stopped(running, reloader, launch).await
     });
     // What still runs belongs to nobody any more.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -116,18 +160,59 @@ fn serve(app: App, threads: Option<u32>, path: Option<PathBuf>) -> u8 {
     }
 }
 
-/// Handles signals: SIGHUP reloads, SIGTERM and SIGINT drain, and a second one of those ends at once.
-async fn until_stopped(running: Running, reloader: Option<Arc<Reloader>>) -> std::io::Result<()> {
+/// Tells systemd, or whoever else has started this with `NOTIFY_SOCKET` (sd_notify(3)).
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(problem) = sd_notify::notify(states) {
+        tracing::warn!(%problem, "the service manager could not be told");
+    }
+}
+
+/// Handles signals: SIGHUP reloads, SIGUSR2 has another process take over, SIGTERM and SIGINT drain, and a second one of those
+/// ends at once.
+async fn until_stopped(
+    running: Running,
+    reloader: Option<Arc<Reloader>>,
+    launch: Option<Launch>,
+) -> std::io::Result<()> {
     let (mut hup, mut term) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
-    let mut int = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            _ = hup.recv() => if let Some(reloader) = &reloader {
-                reloader.reload().await;
-            },
-            _ = term.recv() => break,
-            _ = int.recv() => break,
+    let (mut int, mut usr2) = (signal(SignalKind::interrupt())?, signal(SignalKind::user_defined2())?);
+    let mut asked = launch.is_some().then(|| running.upgrades());
+    let is_stopped = loop {
+        let asker = tokio::select! {
+            _ = hup.recv() => {
+                if let Some(reloader) = &reloader {
+                    reloader.reload().await;
+                }
+                continue;
+            }
+            _ = term.recv() => break true,
+            _ = int.recv() => break true,
+            _ = usr2.recv() => None,
+            Some(asker) = async { asked.as_mut()?.recv().await }, if asked.is_some() => Some(asker),
+        };
+        let Some(launch) = &launch else {
+            tracing::warn!("only a gateway that `toolgate run` has started is upgraded");
+            continue;
+        };
+        let outcome = tokio::select! {
+            outcome = running.upgrade(launch) => outcome,
+            _ = term.recv() => break true,
+            _ = int.recv() => break true,
+        };
+        if let Err(problem) = &outcome {
+            tracing::error!(%problem, "not upgraded");
         }
+        let is_relieved = outcome.is_ok();
+        if let Some(asker) = asker {
+            // Who asked may have left.
+            let _ = asker.send(outcome.map_err(|problem| problem.to_string()));
+        }
+        if is_relieved {
+            break false;
+        }
+    };
+    if is_stopped {
+        tell(&[NotifyState::Stopping]);
     }
     let second = async {
         tokio::select! {
@@ -182,7 +267,7 @@ pub fn tools(path: &Path) -> u8 {
 
 /// Does something with a gateway that serves nobody.
 fn asking(path: &Path, config: Config, does: impl AsyncFnOnce(&Arc<Gateway>) -> u8) -> u8 {
-    let _log = log::start(Log::default(), log::Out::Stderr);
+    let _log = log::start(&Log::default(), log::Out::Stderr);
     let gateway = match Gateway::build(Arc::new(config)) {
         Ok(gateway) => gateway,
         Err(problem) => return fail(CONFIG, format!("{}: backends: {problem}", path.display())),

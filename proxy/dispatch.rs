@@ -120,7 +120,8 @@ pub(crate) async fn handle(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, req
         HttpMethod::GET => Box::pin(listen(gateway, snapshot, request)).await,
         HttpMethod::DELETE => end(gateway, request),
         _ if jsonrpc::is_batch(&body) => batch(gateway, snapshot, request, &body),
-        _ => message(gateway, snapshot, request, body).await,
+        // Pinned where it is made: what is awaited as it is, is moved as a whole.
+        _ => pin!(message(gateway, snapshot, request, body)).await,
     }
 }
 
@@ -158,7 +159,7 @@ async fn listen(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Requ
                 resumed = route::resume(snapshot, &last, guard) => resumed,
                 () = gateway.until(Phase::Cut) => Err(Error::Draining),
             },
-            last => Ok(Source::News(News::new(gateway, snapshot, guard, last.as_ref()))),
+            last => Ok(Source::News(Box::new(News::new(gateway, snapshot, guard, last.as_ref())))),
         }
     };
     match opened.await {
@@ -205,7 +206,7 @@ fn batch(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, request: &Request, bo
     let elements = elements.into_iter().map(|element| body.slice_ref(element.as_bytes())).collect();
     let mut batch = Batch::new(gateway, snapshot, request.clone(), elements);
     if has_requests {
-        return Reply::events(Source::Batch(batch));
+        return Reply::events(Source::Batch(Box::new(batch)));
     }
     tokio::spawn(async move { while let crate::reply::Next::Chunk(_) = batch.next().await {} });
     Reply::accepted()
@@ -226,8 +227,8 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
         Err(malformed) => return refuse(gateway, request, &malformed.into(), None),
     };
     let (name, id, params) = match &parsed {
-        Message::Request(r) => (&*r.method, Some(r.id), Some(&r.params)),
-        Message::Notification(n) => (&*n.method, None, Some(&n.params)),
+        Message::Request(r) => (&*r.method, Some(r.id), Some(&*r.params)),
+        Message::Notification(n) => (&*n.method, None, Some(&*n.params)),
         Message::Response(response) => ("", response.id, None),
     };
     let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);

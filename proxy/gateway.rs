@@ -1,14 +1,15 @@
 //! What outlives a snapshot: sessions, metrics, connections, the phase of a stop; and the loops beside the request path.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::stream::{self, StreamExt as _};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use toolgate_config::Config;
 
 use crate::backend::http::Connector;
@@ -19,7 +20,8 @@ use crate::catalog::{Freshness, Kind, LeftOut, Merged, Revisions, refresh};
 use crate::era::Era;
 use crate::health::{State, probe};
 use crate::metrics::Metrics;
-use crate::reload::Reloader;
+use crate::reload::{Reloaded, Reloader};
+use crate::seal::{self, Secret};
 use crate::session::{Leg, Sessions};
 use crate::snapshot::Snapshot;
 use crate::underway::UnderWay;
@@ -33,6 +35,12 @@ const CLOSES_AT_ONCE: usize = 32;
 /// How long one sweep, or a stop, waits for backends to end sessions, and for processes to end. Longer than one of either may
 /// take: there may be more sessions than are closed at once.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Over how long streams are ended whose clients go on at another process.
+pub(crate) const SPREAD: Duration = Duration::from_secs(5);
+
+/// Asks for an upgrade, and wants to know the new process's id, or why there is none.
+pub(crate) type Asked = oneshot::Sender<Result<u32, String>>;
 
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -61,12 +69,20 @@ pub(crate) struct Gateway {
     /// Counts changes of the merged catalog.
     pub(crate) revision: watch::Sender<Revisions>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// Whether another process serves new connections.
+    pub(crate) handed_over: watch::Sender<bool>,
+    /// Has another process take over, where this one was started in a way that can be repeated.
+    pub(crate) upgrader: OnceLock<mpsc::Sender<Asked>>,
     /// What a stop waits for.
     pub(crate) under_way: UnderWay,
     pub(crate) methods: crate::method::Handles,
     /// What has changed in what backends offer.
     pub(crate) drift: History,
     generation: AtomicU64,
+    /// What the last reload changed, if there was one.
+    pub(crate) reloaded: ArcSwapOption<Reloaded>,
+    /// When this process was put together.
+    pub(crate) began: SystemTime,
     /// The loops that hold a session of the gateway's own with a backend, and end it when the backend is retired.
     listers: Mutex<Vec<JoinHandle<()>>>,
     /// What takes up new configurations; set once, when the gateway is put together.
@@ -79,22 +95,31 @@ impl Gateway {
     /// # Errors
     /// When a backend's TLS files do not fit together.
     pub(crate) fn build(config: Arc<Config>) -> Result<Arc<Self>, BuildError> {
+        Self::succeed(config, seal::secret())
+    }
+
+    /// The same with the secret of the process that this one takes over from.
+    pub(crate) fn succeed(config: Arc<Config>, secret: Secret) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let connector = Connector::new();
         let under_way = UnderWay::new();
         let snapshot = Snapshot::build(Arc::clone(&config), None, &connector, &metrics)?;
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            sessions: Sessions::new(&config.sessions),
+            sessions: Sessions::new(&config.sessions, secret),
             parked: Parked::new(metrics.parked.clone(), under_way.clone()),
             methods: crate::method::Handles::new(&metrics),
             metrics,
             connector,
             revision: watch::Sender::new(Revisions::FIRST),
             phase: watch::Sender::new(Phase::Serving),
+            handed_over: watch::Sender::new(false),
+            upgrader: OnceLock::new(),
             under_way,
             drift: History::default(),
             generation: AtomicU64::new(1),
+            reloaded: ArcSwapOption::empty(),
+            began: SystemTime::now(),
             listers: Mutex::default(),
             reloader: OnceLock::new(),
         }))
@@ -119,6 +144,24 @@ impl Gateway {
         async move {
             // The sender lives as long as the gateway; without one there is nothing left to wait for.
             let _ = phases.wait_for(|now| *now >= phase).await.map(drop);
+        }
+    }
+
+    /// Completes when another process serves new connections.
+    pub(crate) async fn until_handed_over(&self) {
+        // As above.
+        let _ = self.handed_over.subscribe().wait_for(|over| *over).await.map(drop);
+    }
+
+    /// Completes when a stream that does not end by itself is to be ended. Where another process has taken over, its client will
+    /// be there at once: so not all of them at the same time.
+    pub(crate) async fn until_streams_end(&self) {
+        self.until(Phase::LameDuck).await;
+        if *self.handed_over.borrow() {
+            let thousandths = RandomState::new().hash_one(()) % 1000;
+            sleep(SPREAD * u32::try_from(thousandths).unwrap_or(0) / 1000).await;
+        } else {
+            self.until(Phase::Draining).await;
         }
     }
 
@@ -178,6 +221,17 @@ impl Gateway {
 
     fn announce(&self, old: &Merged, new: &Merged) {
         new.tell_unpinned(old);
+        let size = |catalog: &Merged| catalog.tool_bytes() as u64;
+        if let Some(budget) = self.snapshot().config.catalog.budget
+            && (size(old) <= budget) != (size(new) <= budget)
+        {
+            let (bytes, budget) = (size(new), budget);
+            if bytes > budget {
+                tracing::warn!(bytes, budget, "the list of tools has outgrown its budget");
+            } else {
+                tracing::info!(bytes, budget, "the list of tools is within its budget again");
+            }
+        }
         self.revision.send_if_modified(|revisions| revisions.count(old, new));
     }
 
@@ -201,6 +255,9 @@ impl Gateway {
         let (snapshot, metrics) = (self.snapshot(), &self.metrics);
         let catalog = snapshot.catalog();
         metrics.catalog_bytes.set(to_gauge(catalog.list(Kind::Tools, Era::Legacy).len()));
+        metrics
+            .catalog_budget
+            .set(snapshot.config.catalog.budget.map_or(0, |budget| budget.try_into().unwrap_or(i64::MAX)));
         metrics.catalog_revision.set(i64::try_from(self.revision.borrow().tools).unwrap_or(i64::MAX));
         let (mut incomplete, mut collisions) = (0, 0);
         for (part, backend) in catalog.parts.iter().zip(&snapshot.backends) {
@@ -213,6 +270,7 @@ impl Gateway {
             let unpinned = tools.filter(|omission| matches!(omission.why, LeftOut::Unpinned { .. })).count();
             collisions += part.left_out.iter().filter(|one| matches!(one.why, LeftOut::Collision { .. })).count();
             metrics.catalog_tools.with_label_values(&[name]).set(to_gauge(*part.shown.get(Kind::Tools)));
+            metrics.catalog_backend_bytes.with_label_values(&[name]).set(to_gauge(part.bytes));
             metrics.catalog_refused_tools.with_label_values(&[name]).set(to_gauge(refused));
             metrics.catalog_unpinned_tools.with_label_values(&[name]).set(to_gauge(unpinned));
             for kind in Kind::ALL {
@@ -255,7 +313,7 @@ impl Gateway {
         }
         let (name, metrics) = (backend.name().as_str(), &self.metrics);
         let of_tools = [&metrics.catalog_tools, &metrics.catalog_refused_tools, &metrics.catalog_unpinned_tools];
-        for gauge in of_tools.into_iter().chain([&metrics.backend_up]) {
+        for gauge in of_tools.into_iter().chain([&metrics.catalog_backend_bytes, &metrics.backend_up]) {
             let _ = gauge.remove_label_values(&[name]);
         }
         let _ = metrics.catalog_age_seconds.remove_label_values(&[name]);
@@ -306,6 +364,7 @@ async fn sweep(gateway: Arc<Gateway>) {
         }
         close(gateway.sessions.sweep(Instant::now())).await;
         let snapshot = gateway.snapshot();
+        snapshot.backends.iter().for_each(|backend| backend.latency().sample(&backend.metrics.first_byte));
         let sweeping = Arc::clone(&snapshot);
         // Millions of keys take a while to walk.
         let _ = tokio::task::spawn_blocking(move || sweeping.limits.sweep()).await;

@@ -46,14 +46,14 @@ pub(crate) enum Message<'a> {
 pub(crate) struct Request<'a> {
     pub(crate) id: Id<'a>,
     pub(crate) method: Cow<'a, str>,
-    pub(crate) params: Params<'a>,
+    pub(crate) params: Box<Params<'a>>,
 }
 
 /// Wants none.
 #[derive(Debug)]
 pub(crate) struct Notification<'a> {
     pub(crate) method: Cow<'a, str>,
-    pub(crate) params: Params<'a>,
+    pub(crate) params: Box<Params<'a>>,
 }
 
 /// An answer.
@@ -116,7 +116,7 @@ struct Envelope<'a> {
     id: Option<&'a RawValue>,
     id_repeats: bool,
     method: Option<&'a RawValue>,
-    params: Option<Params<'a>>,
+    params: Option<Box<Params<'a>>>,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
 }

@@ -79,6 +79,9 @@
 //! # }
 //! ```
 
+/// The commit that this was built of, where whoever built it said so by `TOOLGATE_COMMIT`.
+pub(crate) const COMMIT: Option<&str> = option_env!("TOOLGATE_COMMIT");
+
 // In the order of the request.
 mod app;
 mod server;
@@ -96,6 +99,7 @@ mod catalog;
 mod limit;
 mod health;
 mod backend;
+mod clock;
 mod deadline;
 mod fields;
 mod framing;
@@ -105,6 +109,7 @@ mod news;
 mod batch;
 mod reply;
 mod error;
+mod recent;
 mod record;
 mod metrics;
 
@@ -116,6 +121,7 @@ mod log;
 mod reload;
 mod seal;
 mod tls;
+mod upgrade;
 
 #[cfg(feature = "benching")]
 #[doc(hidden)]

@@ -1,5 +1,6 @@
 //! The command line: arguments, logging, signals, exit codes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,11 +14,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A reverse proxy that puts many MCP servers behind one URL.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = cli::version())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
+
+/// Where the operator's listener is unless the configuration puts it elsewhere.
+const ADMIN: &str = "127.0.0.1:9464";
 
 #[derive(Subcommand)]
 enum Command {
@@ -52,6 +56,21 @@ enum Command {
         #[arg(value_name = "BACKEND")]
         backends: Vec<String>,
     },
+    /// Say whether the gateway on this machine takes calls; exits with 1 when it does not
+    Health {
+        /// Where its operator's listener is
+        #[arg(long, default_value = ADMIN)]
+        admin: SocketAddr,
+        /// Only whether it runs
+        #[arg(long)]
+        alive: bool,
+    },
+    /// Have the gateway on this machine hand over to the binary that is now where its own was, without losing a call
+    Upgrade {
+        /// Where its operator's listener is
+        #[arg(long, default_value = ADMIN)]
+        admin: SocketAddr,
+    },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a dashboard for Grafana, as JSON to import
@@ -75,6 +94,8 @@ fn main() -> ExitCode {
         Command::Check { file, live } => cli::check(&file, live),
         Command::Tools { config } => cli::tools(&config),
         Command::Pin { config, backends } => cli::pin(&config, &backends),
+        Command::Health { admin, alive } => cli::health(admin, alive),
+        Command::Upgrade { admin } => cli::upgrade(admin),
         Command::Schema => cli::schema(),
         Command::Dashboard => cli::dashboard(),
         Command::Alerts => cli::alerts(),

@@ -23,9 +23,11 @@ pub(crate) use self::series::Series;
 use self::series::{BACKEND, Forget, Hold, forget};
 use self::tool::ToolKey;
 pub(crate) use self::tool::{Counted, ToolMetrics};
+use crate::COMMIT;
 use crate::catalog::drift::Change;
 use crate::error::Kind;
 use crate::log;
+use crate::recent::Recent;
 
 /// The label value for whatever has none of its own.
 pub(crate) const OTHER: &str = "_OTHER";
@@ -68,6 +70,9 @@ pub(crate) struct Metrics {
     pub(crate) catalog_tools: IntGaugeVec,
     pub(crate) catalog_entries: IntGaugeVec,
     pub(crate) catalog_bytes: IntGauge,
+    pub(crate) catalog_backend_bytes: IntGaugeVec,
+    /// 0 where there is none.
+    pub(crate) catalog_budget: IntGauge,
     pub(crate) catalog_age_seconds: GaugeVec,
     pub(crate) catalog_incomplete: IntGauge,
     pub(crate) catalog_collisions: IntGauge,
@@ -81,6 +86,8 @@ pub(crate) struct Metrics {
     pub(crate) subscriptions: IntGauge,
     caps: IntCounterVec,
     limit_refusals: IntCounterVec,
+    /// What failed last.
+    pub(crate) recent: Arc<Recent>,
     pub(crate) limit_keys: IntGaugeVec,
     pub(crate) reloads: IntCounterVec,
     pub(crate) reload_ok: IntGauge,
@@ -181,6 +188,7 @@ impl Metrics {
             call: streams.with_label_values(&["call"]),
             client: streams.with_label_values(&["client"]),
             json: streams.with_label_values(&["json"]),
+            operator: streams.with_label_values(&["operator"]),
         };
         let caps = make.counters("toolgate_caps_reached_total", "Times that a cap was reached", &["cap"]);
         let reloads = make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]);
@@ -190,8 +198,8 @@ impl Metrics {
         // Logging belongs to the process, and began before there was a gateway.
         registered(&make.registry, Ok(log::DROPPED.clone()));
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
-        make.gauges("toolgate_build_info", "Always 1; the version is the label", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        make.gauges("toolgate_build_info", "Always 1; version and commit are labels", &["version", "commit"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), COMMIT.unwrap_or("unknown")])
             .set(1);
         Self {
             requests: make.counters(
@@ -268,6 +276,15 @@ impl Metrics {
                 &["backend", "kind"],
             ),
             catalog_bytes: make.gauge("toolgate_catalog_bytes", "Size of the merged tool list"),
+            catalog_backend_bytes: make.gauges(
+                "toolgate_catalog_backend_bytes",
+                "Size of a backend's part of the merged tool list",
+                &["backend"],
+            ),
+            catalog_budget: make.gauge(
+                "toolgate_catalog_budget_bytes",
+                "Size that the merged tool list should not go beyond; 0 for none",
+            ),
             catalog_age_seconds: make.float_gauges(
                 "toolgate_catalog_age_seconds",
                 "Age of the list of a backend that is being served",
@@ -302,6 +319,7 @@ impl Metrics {
             questions: make.gauge("toolgate_questions", "Questions of backends that clients have yet to answer"),
             subscriptions: make.gauge("toolgate_subscriptions", "Resources that sessions are subscribed to"),
             caps,
+            recent: Arc::default(),
             limit_refusals: make.counters(
                 "toolgate_limit_refusals_total",
                 "Calls refused by a limit",
@@ -377,6 +395,7 @@ impl Metrics {
             legacy: Default::default(),
             modern: Default::default(),
             seconds: self.request_seconds.with_label_values(&[name]),
+            recent: Arc::clone(&self.recent),
         }
     }
 
@@ -391,6 +410,11 @@ impl Metrics {
     }
 
     /// Counts a refusal.
+    /// How many calls a limit has refused for a reason.
+    pub(crate) fn limit_refusals(&self, limit: &str, kind: &str) -> u64 {
+        self.limit_refusals.with_label_values(&[limit, kind]).get()
+    }
+
     pub(crate) fn limit_refused(&self, limit: &str, kind: &str) {
         self.limit_refusals.with_label_values(&[limit, kind]).inc();
     }
@@ -404,6 +428,8 @@ pub(crate) struct Streams {
     pub(crate) client: IntGauge,
     /// An answer that is no event stream, on its way.
     pub(crate) json: IntGauge,
+    /// A status page that is kept up to date.
+    pub(crate) operator: IntGauge,
 }
 
 /// What is counted of calls that wait for their client's input.
@@ -455,6 +481,7 @@ pub(crate) struct MethodMetrics {
     legacy: [OnceLock<IntCounter>; Kind::ALL.len()],
     modern: [OnceLock<IntCounter>; Kind::ALL.len()],
     seconds: Histogram,
+    pub(crate) recent: Arc<Recent>,
 }
 
 impl MethodMetrics {

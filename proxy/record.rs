@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use toolgate_config::BackendName;
 use tracing::Level;
 
 use crate::dispatch::RequestId;
 use crate::error::{Error, Kind, Side};
+use crate::log::CALLS;
 use crate::metrics::{Counted, EraLabel, MethodMetrics, OTHER};
+use crate::recent::Failed;
 use crate::reply::End;
 
 /// What is known of a message so far. Dropped before [`Record::end`] was called, it counts as left by its client.
@@ -34,9 +36,16 @@ struct Called {
     counted: Counted,
 }
 
+#[expect(clippy::boxed_local, reason = "it is held in a box, and would be copied out of it only to be dropped")]
 impl Record {
-    pub(crate) fn new(method: &Arc<MethodMetrics>, client: IpAddr, request_id: &RequestId, started: Instant) -> Self {
-        Self {
+    /// Boxed: it goes wherever its reply goes.
+    pub(crate) fn new(
+        method: &Arc<MethodMetrics>,
+        client: IpAddr,
+        request_id: &RequestId,
+        started: Instant,
+    ) -> Box<Self> {
+        Box::new(Self {
             started,
             request_id: request_id.clone(),
             client,
@@ -48,7 +57,7 @@ impl Record {
             side: Side::Downstream,
             expected: None,
             kind: None,
-        }
+        })
     }
 
     /// Notes the tool that is called: its backend, and its public name.
@@ -74,18 +83,18 @@ impl Record {
     }
 
     /// Ends the record of a reply that was written whole.
-    pub(crate) fn written(self) {
+    pub(crate) fn written(self: Box<Self>) {
         let kind = self.expected.unwrap_or(Kind::Ok);
         self.end(kind);
     }
 
     /// Ends the record. An error noted before stays what it was.
-    pub(crate) fn end(mut self, kind: Kind) {
+    pub(crate) fn end(mut self: Box<Self>, kind: Kind) {
         self.kind = self.kind.or(Some(kind));
     }
 
     /// Ends the record of a stream.
-    pub(crate) fn ended(mut self, end: &End) {
+    pub(crate) fn ended(mut self: Box<Self>, end: &End) {
         match end {
             End::As(kind) => self.end(*kind),
             End::Failed(error) => self.failed(error),
@@ -105,24 +114,51 @@ impl Drop for Record {
         if let Some(called) = &self.tool {
             called.counted.ended(kind, took);
         }
+        if kind != Kind::Ok {
+            self.method.recent.note(self.failed_as(kind));
+        }
     }
 }
 
 impl Record {
-    fn log(&self, kind: Kind, took: Duration, is_warning: bool) {
-        let names = self.tool.as_ref().map(|called| called.names.as_ref());
-        let (backend, tool) = match names {
+    /// Backend and tool, as far as the message has any.
+    fn names(&self) -> (&str, &str) {
+        match self.tool.as_ref().map(|called| called.names.as_ref()) {
             Some(Some((backend, tool))) => (backend.as_str(), &**tool),
             Some(None) => (OTHER, OTHER),
             None => ("", ""),
-        };
+        }
+    }
+
+    /// The beginning of the session's id, where there is one.
+    fn session_digits(&self) -> String {
+        self.session.map(|id| format!("{:08x}", id >> 96)).unwrap_or_default()
+    }
+
+    fn failed_as(&self, outcome: Kind) -> Failed {
+        let (backend, tool) = self.names();
+        Failed {
+            when: SystemTime::now(),
+            id: self.request_id.as_str().into(),
+            client: self.client,
+            session: self.session_digits().into(),
+            method: self.method.name(),
+            tool: tool.into(),
+            backend: backend.into(),
+            outcome,
+            error: self.error.clone().unwrap_or_default(),
+        }
+    }
+
+    fn log(&self, kind: Kind, took: Duration, is_warning: bool) {
+        let (backend, tool) = self.names();
         let (id, client, method, outcome) = (self.request_id.as_str(), self.client, self.method.name(), kind.as_str());
         let (ms, error) = ((took.as_secs_f64() * 1e6).round() / 1000.0, self.error.as_deref().unwrap_or(""));
-        let session = self.session.map(|id| format!("{:08x}", id >> 96)).unwrap_or_default();
+        let session = self.session_digits();
         if is_warning {
-            tracing::warn!(id, %client, session, method, tool, backend, outcome, ms, error, "call");
+            tracing::warn!(target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, "call");
         } else {
-            tracing::info!(id, %client, session, method, tool, backend, outcome, ms, error, "call");
+            tracing::info!(target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, "call");
         }
     }
 }

@@ -88,7 +88,7 @@ impl Relay {
         incoming: Incoming,
         id: OwnedId,
         holds: Holds,
-    ) -> Result<Self, Error> {
+    ) -> Result<Box<Self>, Error> {
         let broken = |what: &'static str| Error::BackendProtocol { backend: backend.name().clone(), what: what.into() };
         if incoming.headers.get(http::header::CONTENT_ENCODING).is_some_and(|v| v != "identity") {
             return Err(broken("it compressed its answer though asked not to"));
@@ -103,7 +103,7 @@ impl Relay {
             }
             () => return Err(broken("its answer is neither JSON nor an event stream")),
         };
-        let mut relay = Self {
+        let mut relay = Box::new(Self {
             backend: Arc::clone(backend),
             side,
             id: Some(id),
@@ -116,7 +116,7 @@ impl Relay {
             end: None,
             holds: Some(holds),
             _stream: None,
-        };
+        });
         relay.prime().await?;
         Ok(relay)
     }
@@ -128,9 +128,9 @@ impl Relay {
         body: Box<dyn Body>,
         holds: Holds,
         stream: StreamGuard,
-    ) -> Self {
+    ) -> Box<Self> {
         let side = Side::Legacy(asked);
-        Self {
+        Box::new(Self {
             backend: Arc::clone(backend),
             form: Form::events(backend, &side, None),
             side,
@@ -143,7 +143,7 @@ impl Relay {
             end: None,
             holds: Some(holds),
             _stream: Some(stream),
-        }
+        })
     }
 
     /// Of JSON, reads the first bytes: until then an error of ours can still take the answer's place.

@@ -1,11 +1,12 @@
 //! A new configuration while running: read, compare, build whole, swap, retire the old. Any failure keeps the old world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use toolgate_config::{Change, Config, compare};
@@ -32,6 +33,64 @@ pub enum Outcome {
     },
     /// It is the one that runs.
     Unchanged,
+}
+
+/// A reload that was applied.
+#[derive(Debug)]
+pub(crate) struct Reloaded {
+    pub(crate) when: SystemTime,
+    pub(crate) generation: u64,
+    /// What is different, one key each; secrets are not told apart.
+    pub(crate) changes: Vec<String>,
+}
+
+/// Changes of one reload that are told one by one.
+const TOLD: usize = 64;
+
+/// What is different between two configurations as the operator sees them, by the paths of their keys. What has a `name` is
+/// found by it, wherever it stands in its list.
+fn changes(old: &Value, new: &Value) -> Vec<String> {
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    flatten(String::new(), old, &mut before);
+    flatten(String::new(), new, &mut after);
+    let mut told = Vec::new();
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    for key in keys {
+        match (before.get(key), after.get(key)) {
+            (Some(old), Some(new)) if old != new => told.push(format!("{key}: {old} became {new}")),
+            (Some(old), None) => told.push(format!("{key}: {old} is gone")),
+            (None, Some(new)) => told.push(format!("{key}: {new} is new")),
+            _ => {}
+        }
+    }
+    let more = told.len().saturating_sub(TOLD);
+    told.truncate(TOLD);
+    if more > 0 {
+        told.push(format!("and {more} more"));
+    }
+    if told.is_empty() {
+        told.push("a secret, a certificate or another file that it names".to_owned());
+    }
+    told
+}
+
+fn flatten(path: String, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(members) if !members.is_empty() => {
+            for (key, value) in members {
+                flatten(if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, into);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, item) in items.iter().enumerate() {
+                let which = item.get("name").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
+                flatten(format!("{path}[{which}]"), item, into);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            into.insert(path, value.to_string());
+        }
+    }
 }
 
 /// Whether somebody waits to hear how a reload went. That a look at the files found nothing new is worth no count.
@@ -125,7 +184,10 @@ impl Reloader {
         for (resolver, new) in certificates {
             resolver.replace(new);
         }
-        Outcome::Applied { generation: gateway.generation() }
+        let generation = gateway.generation();
+        let changes = changes(&previous.config.redacted(), &config.redacted());
+        gateway.reloaded.store(Some(Arc::new(Reloaded { when: SystemTime::now(), generation, changes })));
+        Outcome::Applied { generation }
     }
 
     /// Counts and logs an outcome.
@@ -246,4 +308,38 @@ fn watch_folders(folders: &BTreeSet<PathBuf>, changed: &mpsc::Sender<()>) -> Opt
         }
     }
     Some(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_changed_is_told_by_its_key_wherever_it_stands() {
+        let old = json!({ "limits": [{ "name": "a", "rate": "1/s" }, { "name": "b", "rate": "2/s" }], "log": { "level": "info" } });
+        let new = json!({ "limits": [{ "name": "b", "rate": "3/s" }], "log": { "level": "info" }, "threads": 2 });
+
+        assert_eq!(
+            changes(&old, &new),
+            [
+                "limits[a].name: \"a\" is gone",
+                "limits[a].rate: \"1/s\" is gone",
+                "limits[b].rate: \"2/s\" became \"3/s\"",
+                "threads: 2 is new",
+            ]
+        );
+        assert_eq!(changes(&old, &old), ["a secret, a certificate or another file that it names"]);
+    }
+
+    #[test]
+    fn of_many_changes_some_are_told() {
+        let many =
+            |count: usize| (0..count).map(|key| (format!("{key:04}"), json!(key))).collect::<serde_json::Map<_, _>>();
+
+        let told = changes(&Value::Object(many(1)), &Value::Object(many(TOLD + 10)));
+
+        assert_eq!((told.len(), &*told[TOLD]), (TOLD + 1, "and 9 more"));
+    }
 }

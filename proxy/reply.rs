@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use crate::admin::live::Live;
 use crate::backend::sse;
 use crate::batch::Batch;
 use crate::bridge::crossing::Crossing;
@@ -30,23 +31,25 @@ pub(crate) struct Reply {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Body,
     /// Ended when the last byte is out.
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<Box<Record>>,
 }
 
 /// The body of a reply.
 pub(crate) enum Body {
     /// All there, in pieces that follow each other.
     Whole(Vec<Bytes>),
-    Stream(Box<Source>),
+    Stream(Source),
 }
 
-/// Where a stream's bytes come from.
+/// Where a stream's bytes come from. All are large, and moved a good deal.
 pub(crate) enum Source {
-    Batch(Batch),
-    Crossing(Crossing),
-    Listen(Listen),
-    News(News),
-    Relay(Relay),
+    Batch(Box<Batch>),
+    Crossing(Box<Crossing>),
+    Listen(Box<Listen>),
+    News(Box<News>),
+    Relay(Box<Relay>),
+    /// Of the operator's page.
+    Status(Box<Live>),
 }
 
 /// How a stream ended that is complete.
@@ -85,6 +88,7 @@ impl Source {
             Self::Listen(listen) => listen.next().await,
             Self::News(news) => news.next().await,
             Self::Relay(relay) => relay.next().await,
+            Self::Status(live) => live.next().await,
         }
     }
 
@@ -92,14 +96,19 @@ impl Source {
     pub(crate) fn takes_comments(&self) -> bool {
         match self {
             Self::Batch(batch) => batch.takes_comments(),
-            Self::Crossing(_) | Self::Listen(_) | Self::News(_) => true,
+            Self::Crossing(_) | Self::Listen(_) | Self::News(_) | Self::Status(_) => true,
             Self::Relay(relay) => relay.takes_comments(),
         }
     }
 
     /// Whether it ends by itself. One that does not is ended as soon as the gateway goes down.
     pub(crate) fn ends(&self) -> bool {
-        !matches!(self, Self::Listen(_) | Self::News(_))
+        !matches!(self, Self::Listen(_) | Self::News(_) | Self::Status(_))
+    }
+
+    /// Whether it is no client's.
+    pub(crate) fn is_operators(&self) -> bool {
+        matches!(self, Self::Status(_))
     }
 
     /// Ends it early: the bytes that tell the client so, if there is a way to.
@@ -107,7 +116,7 @@ impl Source {
         match self {
             Self::Batch(batch) => batch.cut(error),
             Self::Listen(listen) => Some(listen.cut()),
-            Self::News(_) => Some(Bytes::new()),
+            Self::News(_) | Self::Status(_) => Some(Bytes::new()),
             Self::Relay(relay) => relay.cut(error),
             Self::Crossing(crossing) => Some(crossing.cut(error)),
         }
@@ -117,7 +126,7 @@ impl Source {
     pub(crate) fn outcome(&self) -> Option<End> {
         match self {
             Self::Batch(_) => None,
-            Self::Listen(_) | Self::News(_) => Some(End::As(Kind::Ok)),
+            Self::Listen(_) | Self::News(_) | Self::Status(_) => Some(End::As(Kind::Ok)),
             Self::Relay(relay) => relay.outcome(),
             Self::Crossing(crossing) => crossing.outcome(),
         }
@@ -125,7 +134,7 @@ impl Source {
 
     pub(crate) fn is_event_stream(&self) -> bool {
         match self {
-            Self::Batch(_) | Self::Crossing(_) | Self::Listen(_) | Self::News(_) => true,
+            Self::Batch(_) | Self::Crossing(_) | Self::Listen(_) | Self::News(_) | Self::Status(_) => true,
             Self::Relay(relay) => relay.is_event_stream(),
         }
     }
@@ -155,12 +164,7 @@ impl Reply {
 
     /// A stream of events.
     pub(crate) fn events(source: Source) -> Self {
-        Self {
-            status: StatusCode::OK,
-            headers: EVENT_STREAM.to_vec(),
-            body: Body::Stream(Box::new(source)),
-            record: None,
-        }
+        Self { status: StatusCode::OK, headers: EVENT_STREAM.to_vec(), body: Body::Stream(source), record: None }
     }
 
     /// An error, in the shape that fits it and the client's era.
@@ -213,10 +217,10 @@ pub(crate) async fn peek(mut reply: Reply) -> Option<Reply> {
             let whole = pieces.concat();
             matches!(jsonrpc::parse(&whole), Ok(Message::Response(response)) if response.error)
         }
-        Body::Stream(source) => match &mut **source {
+        Body::Stream(source) => match source {
             Source::Relay(relay) => relay.look_ahead().await,
             Source::Crossing(crossing) => crossing.look_ahead().await,
-            Source::Batch(_) | Source::Listen(_) | Source::News(_) => false,
+            Source::Batch(_) | Source::Listen(_) | Source::News(_) | Source::Status(_) => false,
         },
     };
     (!is_error).then_some(reply)

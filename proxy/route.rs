@@ -96,13 +96,13 @@ pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Op
 }
 
 /// Sends a request and returns the reply that relays its answer.
-pub(crate) async fn send(exchange: &mut Exchange<'_>, mut target: Target<'_>) -> Result<Reply, Error> {
+pub(crate) async fn send(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let overhead = exchange.record.started.elapsed();
     exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
     if was_parked(exchange) {
         return Box::pin(to_legacy::take_up(exchange, Some(target))).await;
     }
-    by_era(exchange, &mut target).await
+    by_era(exchange, target).await
 }
 
 /// The same for a request that takes nothing up.
@@ -275,7 +275,7 @@ async fn relayed(
     let mut reply = Reply::json(Vec::new());
     // The backend's own length lets a client see a body that was cut short.
     reply.headers.extend(length.map(|length| (http::header::CONTENT_LENGTH, length)));
-    reply.body = Body::Stream(Box::new(Source::Relay(relay)));
+    reply.body = Body::Stream(Source::Relay(relay));
     Ok(reply)
 }
 

@@ -14,6 +14,14 @@ use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 use toolgate_config::SessionKey;
 
+/// What a key is made of.
+pub(crate) type Secret = [u8; 32];
+
+/// One of a process's own. Tokens that it sealed end with the process, and those that take over from it.
+pub(crate) fn secret() -> Secret {
+    draw(&SystemRandom::new())
+}
+
 /// The longest token that is looked at.
 pub(crate) const MAX_TOKEN: usize = 4096;
 
@@ -37,12 +45,12 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    /// A sealer with these keys, or with a random one when there are none: then its tokens end with the process.
-    pub(crate) fn new(keys: &[SessionKey]) -> Self {
-        Self::with_secrets(keys.iter().map(SessionKey::expose))
+    /// A sealer with these keys, or with the process's own when there are none. What its own sealed opens in either case.
+    pub(crate) fn new(keys: &[SessionKey], own: &Secret) -> Self {
+        Self::with_secrets(keys.iter().map(SessionKey::expose).chain([own]))
     }
 
-    fn with_secrets<'a>(secrets: impl Iterator<Item = &'a [u8; 32]>) -> Self {
+    fn with_secrets<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
         let random = SystemRandom::new();
         let mut keys = secrets.map(RingKey::new);
         let first = keys.next().unwrap_or_else(|| RingKey::new(&draw(&random)));

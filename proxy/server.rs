@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, ORIGIN};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use toolgate_config::{DEFAULT_KEEP_ALIVE, Listener, ListenerTimeout};
 
 use self::accept::{Socket, Stream};
@@ -27,7 +27,7 @@ use self::http1::{Http1, MAX_HEADERS, Unread};
 use self::rules::Pass;
 use self::write::{Writer, Written};
 use crate::admin;
-use crate::deadline::within;
+use crate::deadline::{Alarm, within};
 use crate::demo;
 use crate::dispatch::{self, REQUEST_ID, Request, RequestId};
 use crate::era::{Era, McpHeaders};
@@ -79,7 +79,7 @@ struct World<'a> {
 struct Head {
     request: Request,
     announced: Announced,
-    /// Of the operator's pages.
+    /// Of the operator's pages, with the query.
     path: String,
     extra: Headers,
 }
@@ -131,10 +131,10 @@ impl Edge {
     /// Serves a connection that speaks HTTP/1 to its end.
     async fn http1(&self, stream: Stream, peer: IpAddr, is_late: bool) {
         let mut http1 = Box::new(Http1::new(stream, peer));
-        let mut is_reused = false;
+        let (mut is_reused, mut alarm) = (false, Alarm::default());
         // For the whole connection: to begin and to stop waiting takes longer than to wait.
         let mut ending = pin!(self.gateway.until(self.ends()));
-        while self.read_head(&mut http1, is_reused, ending.as_mut()).await {
+        while self.read_head(&mut http1, is_reused, &mut alarm, ending.as_mut()).await {
             let mut downstream = Downstream::Http1(http1);
             let written = self.exchange(&mut downstream, is_late).await;
             let keeps_alive = written == Written::Whole && downstream.keeps_alive();
@@ -192,12 +192,18 @@ impl Edge {
     }
 
     /// Reads a request head. False when there is none to answer: the client left, was too slow, or the gateway goes down.
-    async fn read_head(&self, http1: &mut Http1, is_reused: bool, ending: Pin<&mut impl Future<Output = ()>>) -> bool {
+    async fn read_head(
+        &self,
+        http1: &mut Http1,
+        is_reused: bool,
+        alarm: &mut Alarm,
+        ending: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
         let deadlines = self.world(&self.gateway.snapshot()).timeout;
         http1.write_timeout = deadlines.write;
         let begun = tokio::select! {
             biased;
-            begun = timeout(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
+            begun = alarm.within(if is_reused { deadlines.idle } else { deadlines.header }, http1.begun()) => begun,
             () = ending, if is_reused => return false,
             () = self.last_chance(), if !is_reused => return false,
         };
@@ -294,7 +300,10 @@ impl Edge {
                 length: header.headers.get(CONTENT_LENGTH).and_then(number),
                 expects: expects_continue(&header.headers),
             },
-            path: if let Site::Admin = self.site { header.uri.path().to_owned() } else { String::new() },
+            path: match self.site {
+                Site::Admin => header.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+                Site::Public { .. } | Site::Demo(_) => String::new(),
+            },
             extra: Vec::new(),
         }
     }

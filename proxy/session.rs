@@ -34,7 +34,7 @@ use crate::era::Version;
 use crate::error::Error;
 use crate::gateway::Gateway;
 use crate::jsonrpc::Params;
-use crate::seal::{MAX_PLAIN, Sealer};
+use crate::seal::{MAX_PLAIN, Sealer, Secret};
 
 /// What a token is for; keeps it apart from anything else sealed with the same keys.
 const PURPOSE: &[u8] = b"toolgate session v1";
@@ -105,6 +105,8 @@ pub(crate) struct Counts {
 pub(crate) struct Sessions {
     sealer: ArcSwap<Sealer>,
     settings: ArcSwap<Settings>,
+    /// Seals where no key is configured.
+    own: Secret,
     /// Counts the sets of keys: what was opened with another than the one of now is opened once more.
     keys: AtomicU64,
     /// By the marks of their tokens, which cost less to look at than what is sealed in them.
@@ -120,10 +122,12 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// `own` is what seals where no key is configured.
+    pub(crate) fn new(settings: &Settings, own: Secret) -> Self {
         Self {
-            sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys)),
+            sealer: ArcSwap::from_pointee(Sealer::new(&settings.keys, &own)),
             settings: ArcSwap::from_pointee(settings.clone()),
+            own,
             keys: AtomicU64::new(0),
             live: DashMap::default(),
             marks: RandomState::new(),
@@ -134,13 +138,18 @@ impl Sessions {
         }
     }
 
-    /// Takes up new settings. Tokens live on if their key is still there; a generated key is kept while none is configured.
+    /// Takes up new settings. Tokens live on if their key is still there, which the process's own always is.
     pub(crate) fn reconfigure(&self, settings: &Settings) {
         if self.settings.load().keys != settings.keys {
-            self.sealer.store(Arc::new(Sealer::new(&settings.keys)));
+            self.sealer.store(Arc::new(Sealer::new(&settings.keys, &self.own)));
             self.keys.fetch_add(1, Ordering::SeqCst);
         }
         self.settings.store(Arc::new(settings.clone()));
+    }
+
+    /// For a process that takes over.
+    pub(crate) fn own_secret(&self) -> Secret {
+        self.own
     }
 
     /// Seals what a client is to hold, with the keys of the tokens.
@@ -365,7 +374,7 @@ mod tests {
              sessions: {{ {extra} }}\n"
         );
         let config = toolgate_config::parse(std::path::Path::new("t.yaml"), &yaml, &|_| None);
-        Sessions::new(&config.unwrap_or_else(|report| panic!("{report}")).sessions)
+        Sessions::new(&config.unwrap_or_else(|report| panic!("{report}")).sessions, crate::seal::secret())
     }
 
     fn start(sessions: &Sessions, body: &[u8], principal: &str) -> Result<String, Error> {

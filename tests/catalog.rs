@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::support::backend::{definition, spoken};
-use crate::support::{Client, FakeBackend, Mood, Setup, TestProxy, eventually, within};
+use crate::support::{Client, FakeBackend, Mood, Process, Setup, TestProxy, eventually, within};
 
 /// Listed again this often, and forgotten this long after the last good list.
 const QUICK: &str = "{ refresh: 600ms, stale_for: 1h, timeout: 2s }";
@@ -342,4 +343,46 @@ async fn several_who_ask_for_what_nobody_knows_cause_one_look() {
 
     let looks = backend.by_gateway("tools/list").len() - before;
     assert!(looks <= 2, "{looks} looks");
+}
+
+#[tokio::test]
+async fn long_descriptions_are_shortened_where_that_is_asked_for() {
+    let long = "Searches the handbook for words, and for words like them. ".repeat(20);
+    let definition =
+        |text: &str| json!({ "name": "x", "description": text, "inputSchema": { "type": "object" } }).to_string();
+    let backend = FakeBackend::named("a").defined("x", &definition(&long)).tool("y").start().await;
+    let other = FakeBackend::named("b").defined("x", &definition(&"\u{e9}\u{1f600}".repeat(50))).start().await;
+    let setup = Setup::new()
+        .backend(&backend, "tools: { max_description: 40 }")
+        .backend(&other, "tools: { max_description: 40, describe: { z: z } }");
+    let proxy = setup.start().await;
+    let client = proxy.client().await;
+
+    let list = client.list().await;
+
+    let shown = |name: &str| {
+        let tool = list["tools"].as_array().unwrap().iter().find(|tool| tool["name"] == name).unwrap();
+        tool["description"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(shown("a__x"), "Searches the handbook for words, and…");
+    assert_eq!(shown("b__x"), "\u{e9}\u{1f600}".repeat(20)[..].chars().take(39).collect::<String>() + "…");
+    assert!(shown("a__y").chars().count() <= 40);
+}
+
+#[tokio::test]
+async fn what_the_list_costs_is_told_and_so_is_that_it_is_too_much() {
+    let (a, b) = (FakeBackend::with_tool("a", "x").await, FakeBackend::with_tool("b", "y").await);
+    let gateway = Process::start(&Setup::fronting(&[&a, &b]).section("catalog", "{ refresh: 1h, budget: 64B }")).await;
+    eventually(async || gateway.client().await.tools().await.len() == 2).await;
+
+    let page = gateway.page(Method::GET, "/catalog").await.json();
+
+    let bytes = |of: &Value| of["toolBytes"].as_u64().unwrap();
+    let parts = page["backends"].as_array().unwrap();
+    assert_eq!(bytes(&page), parts.iter().map(bytes).sum::<u64>());
+    assert_eq!(page["toolTokensEstimated"], bytes(&page).div_ceil(4));
+    assert_eq!(page["toolBudgetBytes"], 64);
+    assert_eq!(gateway.metric("toolgate_catalog_budget_bytes").await, Some(64.0));
+    assert_eq!(gateway.metric("toolgate_catalog_backend_bytes{backend=\"a\"}").await, Some(bytes(&parts[0]) as f64));
+    gateway.logged("the list of tools has outgrown its budget").await;
 }

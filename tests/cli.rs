@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::client::names;
 use crate::support::process::{Process, run};
-use crate::support::{FakeBackend, Mood, Setup};
+use crate::support::{FakeBackend, Mood, Setup, eventually};
 
 /// A configuration in a folder of its own.
 fn written(yaml: &str) -> (TempDir, String) {
@@ -117,13 +117,58 @@ async fn help_and_version_are_no_errors() {
 
     assert_eq!((help.0, version.0), (Some(0), Some(0)));
     assert!(
-        ["run", "demo", "check", "tools", "pin", "schema", "dashboard", "alerts"]
+        ["run", "demo", "check", "tools", "pin", "health", "upgrade", "schema", "dashboard", "alerts"]
             .iter()
             .all(|command| help.1.contains(command)),
         "{}",
         help.1
     );
     assert_eq!(version.1, format!("toolgate {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test]
+async fn health_is_what_the_gateway_says_of_itself() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let proxy = Setup::fronting(&[&backend])
+        .section("health", "{ interval: 100ms, timeout: 100ms, rise: 1, fall: 1, max_backoff: 100ms }")
+        .start()
+        .await;
+    let health = async |more: &[&str]| {
+        let admin = proxy.admin_address().to_string();
+        told(run(&[&["health", "--admin", &admin], more].concat()).await)
+    };
+    eventually(async || health(&[]).await == (Some(0), "ok\n".to_owned(), String::new())).await;
+
+    let _socket = backend.go_away().await;
+    proxy.until_state(&backend, "unhealthy").await;
+
+    let (code, out, problem) = health(&[]).await;
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(problem.ends_with("/readyz: HTTP 503: no backend is usable\n"), "{problem}");
+    assert_eq!(health(&["--alive"]).await, (Some(0), "ok\n".to_owned(), String::new()));
+    let (code, _, problem) = told(run(&["health", "--admin", "127.0.0.1:1"]).await);
+    assert_eq!(code, Some(1));
+    assert!(problem.contains("http://127.0.0.1:1/readyz: Connection refused"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_answers_health_as_no_gateway_would_is_told() {
+    for (answer, told_as) in
+        [("", "no gateway"), ("HTTP/1.0 200 OK\r\n\r\n", "no gateway"), ("SSH-2.0\r\n\r\n", "no gateway")]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin = listener.local_addr().unwrap().to_string();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        });
+
+        let (code, _, problem) = told(run(&["health", "--admin", &admin]).await);
+
+        answering.join().unwrap();
+        assert_eq!(code, Some(1));
+        assert!(problem.contains(told_as) || problem.contains("reset"), "{answer:?}: {problem}");
+    }
 }
 
 #[tokio::test]

@@ -77,6 +77,33 @@ async fn every_message_of_a_subscription_bears_the_id_of_its_request() {
     within(stopped).await.unwrap();
 }
 
+/// What changes once the client knows that it listens is heard: said once, at once.
+#[tokio::test]
+async fn a_client_is_told_that_it_listens_when_it_does() {
+    let world = world("").await;
+    for _ in 0..10 {
+        let (mut opened, _) = world.proxy.modern().listen(json!({ "resourceSubscriptions": ["old:/a"] })).await;
+
+        world.old.tell_last(&updated("old:/a")).await;
+
+        assert_eq!(opened.message().await.unwrap()["params"]["uri"], "old:/a");
+    }
+}
+
+/// A backend that does not answer holds a client up for a moment only.
+#[tokio::test]
+async fn a_client_listens_even_where_a_backend_takes_no_subscription() {
+    let resource = json!({ "uri": "a:/a", "name": "a" }).to_string();
+    let backend = FakeBackend::named("a").resource(&resource).tool("x").holding("resources/subscribe").streams();
+    let backend = backend.declares(json!({ "resources": { "subscribe": true }, "tools": {} })).start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    proxy.until_tools(&backend, 1).await;
+
+    let (_opened, acknowledged) = proxy.modern().listen(json!({ "resourceSubscriptions": ["a:/a"] })).await;
+
+    assert_eq!(acknowledged, json!({ "resourceSubscriptions": ["a:/a"] }));
+}
+
 /// Method table: `subscriptions/listen`.
 #[tokio::test]
 async fn a_subscription_with_nothing_to_say_is_kept_open() {

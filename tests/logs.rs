@@ -50,3 +50,33 @@ async fn a_log_that_is_not_read_holds_up_nobody_and_loses_nothing() {
     eventually(async || gateway.log().await.iter().filter(|line| line.contains("\"tool\":\"a__x\"")).count() == CALLS)
         .await;
 }
+
+#[tokio::test]
+async fn calls_go_to_a_file_of_their_own_that_may_be_moved_away() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, moved) = (folder.path().join("calls.log"), folder.path().join("calls.log.1"));
+    for format in ["json", "text"] {
+        let log = format!("{{ format: {format}, calls: \"{}\" }}", file.display());
+        let gateway = Process::start(&Setup::fronting(&[&backend]).section("log", &log)).await;
+        let client = gateway.client().await;
+        let has =
+            |path: &std::path::Path, text: &str| std::fs::read_to_string(path).is_ok_and(|log| log.contains(text));
+
+        client.with_header("x-request-id", "the-first").call("a__x").await;
+        eventually(async || has(&file, "the-first")).await;
+        std::fs::rename(&file, &moved).unwrap();
+        eventually(async || {
+            client.with_header("x-request-id", "the-second").call("a__x").await;
+            has(&file, "the-second")
+        })
+        .await;
+
+        assert!(has(&moved, "the-first") && !has(&file, "the-first"));
+        assert!(has(&file, "tools/call") && !has(&file, "serving MCP"));
+        // What is no call is where it was.
+        gateway.logged("serving MCP").await;
+        assert_eq!(gateway.metric("toolgate_log_lines_dropped_total").await, Some(0.0));
+        std::fs::remove_file(&file).unwrap();
+    }
+}

@@ -1,11 +1,12 @@
 //! `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::session_keys;
 use crate::grammar::{duration, duration_or_none, size};
 use crate::runtime::{Bridge, Catalog, Drain, Health, Log, LogFormat, LogLevel, Reload, Sessions};
-use crate::walk::{Section, Value};
+use crate::walk::{Section, Value, quote};
 
 pub(super) fn health(value: &Value<'_>) -> Option<Health> {
     value.section(health_of)
@@ -53,6 +54,7 @@ pub(super) fn catalog(value: &Value<'_>) -> Option<Catalog> {
         timeout: s.optional("timeout", duration).unwrap_or(default.timeout),
         max_tools: s.optional("max_tools", |value| value.number(1..=1_000_000)).unwrap_or(default.max_tools),
         max_bytes: s.optional("max_bytes", size).unwrap_or(default.max_bytes),
+        budget: s.optional("budget", size),
     })
 }
 
@@ -87,7 +89,21 @@ pub(super) fn log(value: &Value<'_>) -> Option<Log> {
     value.section(|s| Log {
         format: s.optional("format", |value| value.choice(&formats)).unwrap_or_default(),
         level: s.optional("level", |value| value.choice(&levels)).unwrap_or_default(),
+        calls: s.optional("calls", log_file),
     })
+}
+
+/// A file that can be made.
+fn log_file(value: &Value<'_>) -> Option<PathBuf> {
+    let written = value.text()?.value;
+    let path = value.source().resolve(&written);
+    let folder = path.parent().unwrap_or(&path);
+    // That of a bare name is the working directory.
+    if !folder.as_os_str().is_empty() && !folder.is_dir() {
+        value.problem_with(format!("there is no folder {}", quote(&folder.to_string_lossy())), "make it first");
+        return None;
+    }
+    Some(path)
 }
 
 pub(super) fn reload(value: &Value<'_>) -> Option<Reload> {

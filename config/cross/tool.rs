@@ -39,6 +39,7 @@ pub(super) fn tools(s: &mut Section<'_>, prefix: &str) -> Tools {
         deny: s.optional("deny", |value| value.list(|value| value.parsed("a pattern", pattern))).unwrap_or_default(),
         rename: s.optional("rename", |value| rename(value, prefix)).unwrap_or_default(),
         describe: s.optional("describe", describe).unwrap_or_default(),
+        max_description: s.optional("max_description", |value| value.number(16..=1_000_000)),
     }
 }
 

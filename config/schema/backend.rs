@@ -143,4 +143,6 @@ struct Tools {
     rename: Option<BTreeMap<String, ToolName>>,
     /// Own name to the description that is shown instead of the backend's. Default: none.
     describe: Option<BTreeMap<String, String>>,
+    /// Characters of a backend's own description that are shown; of a longer one the beginning, with `…`. Default: all.
+    max_description: Option<OrVariable<Number<16, 1_000_000>>>,
 }

@@ -35,6 +35,9 @@ pub(super) struct Catalog {
     max_tools: Option<OrVariable<Number<1, 1_000_000>>>,
     /// Size of the tool definitions taken from one backend; a larger list counts as failed. Default `16MiB`.
     max_bytes: Option<Size>,
+    /// Size of the merged list of tools that clients' contexts have room for, some 4 bytes a token; a larger one is logged and
+    /// counted, and shown all the same. Default: none.
+    budget: Option<Size>,
 }
 
 /// Which definitions of tools are trusted: those that stand in a lock file, which `toolgate pin` writes.
@@ -95,6 +98,9 @@ pub(super) struct Log {
     format: Option<OrVariable<LogFormat>>,
     /// What is logged. Default `info`, at which each call is one line. Takes effect at a restart.
     level: Option<OrVariable<LogLevel>>,
+    /// A file for the line of each call, which may be moved away while it is written to. Default: standard output, with all other
+    /// lines. Takes effect at a restart.
+    calls: Option<FilePath>,
 }
 
 /// How a log line looks.

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod duplex;
 pub(crate) mod era;
 pub(crate) mod http;
+pub(crate) mod latency;
 mod legacy_sse;
 mod replicas;
 pub(crate) mod sse;
@@ -13,7 +14,7 @@ mod stdio;
 mod transport;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -23,6 +24,7 @@ use toolgate_config::{
 };
 
 use self::era::Spoken;
+use self::latency::Latency;
 pub(crate) use self::transport::{Body, Endpoint, Incoming, LastError, Outgoing, Transport};
 use crate::catalog::listing::Listing;
 use crate::catalog::refresh::FLOOR;
@@ -72,6 +74,7 @@ pub(crate) struct Backend {
     pub(crate) relist: Notify,
     /// Counts listings that ended, for whoever waits for one.
     pub(crate) listings: tokio::sync::watch::Sender<u64>,
+    latency: Mutex<Latency>,
     retired: AtomicBool,
     retiring: Notify,
     inflight: AtomicU32,
@@ -116,6 +119,7 @@ impl Backend {
             listed_once: AtomicBool::new(false),
             relist: Notify::new(),
             listings: tokio::sync::watch::Sender::new(0),
+            latency: Mutex::default(),
             retired: AtomicBool::new(false),
             retiring: Notify::new(),
             inflight: AtomicU32::new(0),
@@ -252,6 +256,11 @@ impl Backend {
     /// Its replicas, where there are several.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.transport.endpoints()
+    }
+
+    /// How long it took of late.
+    pub(crate) fn latency(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends whatever runs for it, for a stop.

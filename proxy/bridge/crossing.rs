@@ -74,7 +74,7 @@ impl Crossing {
                 }
             }
         }
-        Ok((Reply::events(Source::Crossing(Self { id, direction, ready, outcome: None })), None))
+        Ok((Reply::events(Source::Crossing(Box::new(Self { id, direction, ready, outcome: None }))), None))
     }
 
     /// Goes on until it is known whether the answer is an error, or more has come before it than is kept.

@@ -109,7 +109,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -
 
 /// Takes up the call that waited for what a request brings, wherever it runs: the backend that has its name by now may be another
 /// one. `target` is where a call goes that has to be sent again, if there is anybody to send it to.
-pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<Target<'_>>) -> Result<Reply, Error> {
+pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<&mut Target<'_>>) -> Result<Reply, Error> {
     let Client::Modern(modern) = &exchange.client else { return Err(Error::SessionMissing) };
     let binding = Binding::new(exchange.method, exchange.params, ANYONE);
     match resume(exchange, modern, &binding).await? {
@@ -123,7 +123,8 @@ pub(crate) async fn take_up(exchange: &mut Exchange<'_>, target: Option<Target<'
                 Some(slot) => slot,
                 None => target.backend.admit(Instant::now().into_std())?,
             };
-            route::by_era(exchange, &mut Target { permit, slot: Some(slot), ..target }).await
+            (target.permit, target.slot) = (permit, Some(slot));
+            route::by_era(exchange, target).await
         }
     }
 }

@@ -109,6 +109,22 @@ impl Entry {
         &self.raw
     }
 
+    /// The beginning of its description, where that is longer than `most` characters.
+    pub(super) fn short_description(&self, most: usize) -> Option<String> {
+        let json = self.description.clone().and_then(|span| self.raw.get(span))?;
+        // A character takes a byte at least.
+        if json.len() <= most {
+            return None;
+        }
+        let text: String = serde_json::from_str(json).ok()?;
+        let (end, _) = text.char_indices().nth(most)?;
+        let (kept, _) = text.char_indices().nth(most.saturating_sub(1))?;
+        let head = text.get(..kept).unwrap_or_default();
+        // Between two words, where that costs little.
+        let word = head.rfind(char::is_whitespace).filter(|word| *word > kept / 2 && !text[kept..end].starts_with(' '));
+        Some(head.get(..word.unwrap_or(kept)).unwrap_or(head).trim_end().to_owned() + "…")
+    }
+
     /// What its definition is told by.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         *self.print.get_or_init(|| fingerprint::of(&self.raw))

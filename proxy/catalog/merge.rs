@@ -2,6 +2,7 @@
 //!
 //! An entry's bytes are the backend's, except the spans of its name and, where the configuration says so, its description.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -63,16 +64,18 @@ struct List {
 }
 
 impl List {
-    /// Appends an entry for clients of one era.
-    fn push(&mut self, era: Era, entry: &Entry, key: Option<&str>, description: Option<&str>) {
+    /// Appends an entry for clients of one era; its size.
+    fn push(&mut self, era: Era, entry: &Entry, key: Option<&str>, description: Option<&str>) -> usize {
         let list = match era {
             Era::Legacy => &mut self.legacy,
             Era::Modern => &mut self.modern,
         };
+        let before = list.len();
         if !list.is_empty() {
             list.push(',');
         }
         entry.write(list, era, key, description);
+        list.len() - before
     }
 
     fn note(&mut self, backend: &Backend, freshness: Freshness, keeping: Keeping) {
@@ -111,8 +114,13 @@ impl Merging<'_> {
         let caching = listing.as_ref().filter(|_| !failed).map_or(Caching::NONE, |listing| listing.caching);
         let keeping = Keeping::since(fetched, caching);
         self.discover = Some(self.discover.map_or(keeping, |all| all.and(keeping)));
-        let mut part =
-            Part { backend: backend.name().clone(), freshness, shown: PerKind::default(), left_out: Vec::new() };
+        let mut part = Part {
+            backend: backend.name().clone(),
+            freshness,
+            shown: PerKind::default(),
+            bytes: 0,
+            left_out: Vec::new(),
+        };
         for kind in Kind::ALL {
             let (freshness, caching) = match &*listing {
                 Some(listing) if freshness == Freshness::Fresh => listing.state(kind),
@@ -142,7 +150,7 @@ impl Merging<'_> {
             let added = match unpinned {
                 _ if !is_first => Err(LeftOut::Duplicate),
                 Some(why @ LeftOut::Unpinned { is_shown: false, .. }) => Err(why),
-                why => self.add_entry(backend, listing.era, kind, entry).map(|other| [why, other]),
+                why => self.add_entry(backend, listing.era, kind, entry, part).map(|other| [why, other]),
             };
             let whys = match added {
                 Ok(whys) => {
@@ -176,16 +184,23 @@ impl Merging<'_> {
         era: Era,
         kind: Kind,
         entry: &Entry,
+        part: &mut Part,
     ) -> Result<Option<LeftOut>, LeftOut> {
         match kind {
-            Kind::Tools => self.add_tool(backend, era, entry),
+            Kind::Tools => self.add_tool(backend, era, entry, part),
             Kind::Prompts => self.add_prompt(backend, entry).map(|()| None),
             Kind::Resources => self.add_resource(backend, entry).map(|()| None),
             Kind::Templates => self.add_template(backend, entry).map(|()| None),
         }
     }
 
-    fn add_tool(&mut self, backend: &Arc<Backend>, era: Era, entry: &Entry) -> Result<Option<LeftOut>, LeftOut> {
+    fn add_tool(
+        &mut self,
+        backend: &Arc<Backend>,
+        era: Era,
+        entry: &Entry,
+        part: &mut Part,
+    ) -> Result<Option<LeftOut>, LeftOut> {
         let config = &backend.config;
         let public: Box<str> = config.public_name(&entry.own).into();
         if !is_valid_name(&public) {
@@ -205,9 +220,12 @@ impl Merging<'_> {
         if public.len() > LONG_NAME {
             tracing::debug!(tool = &*public, "tool name is longer than {LONG_NAME}, which some model providers refuse");
         }
-        let description = config.tools.describe.get(&*entry.own).map(String::as_str);
+        let given = config.tools.describe.get(&*entry.own).map(|text| Cow::Borrowed(&**text));
+        let shortened = || Some(Cow::Owned(entry.short_description(config.tools.max_description? as usize)?));
+        let description = given.or_else(shortened);
+        let description = description.as_deref();
         let (list, key) = (self.lists.get_mut(Kind::Tools), json_string(&public));
-        list.push(Era::Legacy, entry, Some(&key), description);
+        part.bytes += list.push(Era::Legacy, entry, Some(&key), description);
         if header_params.is_ok() {
             list.push(Era::Modern, entry, Some(&key), description);
         }

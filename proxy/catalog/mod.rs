@@ -192,6 +192,8 @@ pub(crate) struct Part {
     pub(crate) freshness: Freshness,
     /// How much of it is shown.
     pub(crate) shown: PerKind<usize>,
+    /// Bytes of its tools' definitions as they are shown.
+    pub(crate) bytes: usize,
     pub(crate) left_out: Vec<Omission>,
 }
 
@@ -324,6 +326,11 @@ impl Merged {
     /// A list as it was when all of it had just been fetched.
     pub(crate) fn list(&self, kind: Kind, era: Era) -> &Bytes {
         &self.rendered(kind, era).result
+    }
+
+    /// Bytes of all definitions of tools as they are shown.
+    pub(crate) fn tool_bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.bytes).sum()
     }
 
     /// What of a kind legacy clients are shown, which is all that anybody is. Each definition is left as it is: not every

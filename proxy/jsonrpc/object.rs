@@ -40,12 +40,12 @@ pub(super) fn once<'a, T: Deserialize<'a>, A: MapAccess<'a>>(
 
 /// As [`once`], for a value that must be an object in turn.
 pub(super) fn nested<'a, T: Fields<'a>, A: MapAccess<'a>>(
-    slot: &mut Option<T>,
+    slot: &mut Option<Box<T>>,
     key: &str,
     map: &mut A,
 ) -> Result<Option<Fault>, A::Error> {
     let Object { fields, fault } = map.next_value()?;
-    let earlier = slot.replace(fields);
+    let earlier = slot.replace(Box::new(fields));
     Ok(earlier.map(|_| duplicate(key)).or(fault))
 }
 

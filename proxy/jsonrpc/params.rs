@@ -19,7 +19,7 @@ pub(crate) struct Params<'a> {
     pub(crate) cursor: Option<&'a RawValue>,
     pub(crate) input_responses: Option<&'a RawValue>,
     pub(crate) level: Option<&'a RawValue>,
-    pub(crate) meta: Option<Meta<'a>>,
+    pub(crate) meta: Option<Box<Meta<'a>>>,
     /// Of an elicitation.
     pub(crate) mode: Option<&'a RawValue>,
     pub(crate) name: Option<&'a RawValue>,

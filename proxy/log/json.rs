@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::{Debug, Write as _};
 use std::io::Write as _;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -14,12 +13,12 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime as Timer};
 use tracing_subscriber::layer::Context;
 
-use super::lines::Lines;
+use super::Kinds;
 
 /// Up to the seconds: `2026-07-28T00:00:00`.
 const DATE: usize = 19;
 
-pub(super) struct Json(pub(super) Arc<Lines>);
+pub(super) struct Json(pub(super) Kinds);
 
 impl<S: Subscriber> Layer<S> for Json {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
@@ -35,7 +34,7 @@ impl<S: Subscriber> Layer<S> for Json {
             line.push(b'"');
             event.record(&mut Fields(&mut line));
             line.extend_from_slice(b"}\n");
-            self.0.push(&line);
+            self.0.of(event.metadata()).push(&line);
         });
     }
 }
@@ -103,15 +102,18 @@ impl Visit for Fields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::{Value, json};
     use tracing_subscriber::layer::SubscriberExt as _;
 
+    use super::super::lines::Lines;
     use super::*;
 
     #[test]
     fn fields_keep_their_types_and_whatever_they_hold_is_one_line() {
         let lines = Lines::new();
-        let subscriber = tracing_subscriber::registry().with(Json(Arc::clone(&lines)));
+        let subscriber = tracing_subscriber::registry().with(Json(Kinds { calls: None, others: Arc::clone(&lines) }));
         tracing::subscriber::with_default(subscriber, || {
             let (text, shown, number) = ("a \"b\"\\\n\u{1}é", std::net::Ipv4Addr::LOCALHOST, u64::MAX);
             tracing::warn!(text, %shown, listed = ?[1, 2], number, less = -1, part = 0.5, none = f64::NAN, is = true, "m\n");

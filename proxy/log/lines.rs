@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
-use super::Out;
-
 /// How long lines are gathered before they are written.
 const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// Bytes of lines that are kept until they are written; more are dropped, and counted.
@@ -18,9 +16,9 @@ const KEPT: usize = 64 * 1024;
 /// What the last lines get to be read at an end.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped because those before them were not read.
+/// Lines that were dropped because those before them were not read, or could not be written.
 pub(crate) static DROPPED: LazyLock<IntCounter> = LazyLock::new(|| {
-    let help = "Log lines dropped because those before them were not read in time";
+    let help = "Log lines dropped because those before them were not read in time, or that could not be written";
     #[expect(clippy::expect_used, reason = "the name is a literal")]
     IntCounter::new("toolgate_log_lines_dropped_total", help).expect("a metric has a valid name")
 });
@@ -69,18 +67,6 @@ impl Lines {
         Writer(Arc::clone(self))
     }
 
-    /// Has them written, until what this returns is dropped.
-    pub(super) fn write_to(self: Arc<Self>, out: Out) -> Written {
-        let lines = Arc::clone(&self);
-        let run = move || match out {
-            Out::Stdout => lines.run(&mut io::stdout()),
-            Out::Stderr => lines.run(&mut io::stderr()),
-        };
-        // Without a thread there are no lines, which is better than no gateway.
-        let _ = thread::Builder::new().name("log".to_owned()).spawn(run);
-        Written(Some(self))
-    }
-
     fn run(&self, out: &mut dyn Write) {
         let mut taken = Vec::new();
         while self.take(&mut taken) {
@@ -123,7 +109,7 @@ impl Lines {
     }
 }
 
-/// Writes all of it, or as much as can be: a log that is gone is no reason to stop.
+/// Writes all of it, or as much as can be: a log that is gone, or a disk that is full, is no reason to stop.
 fn write(out: &mut dyn Write, mut lines: &[u8]) {
     while !lines.is_empty() {
         match out.write(lines) {
@@ -132,7 +118,11 @@ fn write(out: &mut dyn Write, mut lines: &[u8]) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // It may be shared with a program that made it so.
             Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(GATHERED_FOR),
-            Err(_) => return,
+            Err(_) => {
+                // The rest of one that was cut off is one, too.
+                DROPPED.inc_by(memchr::memchr_iter(b'\n', lines).count() as u64);
+                return;
+            }
         }
     }
     let _ = out.flush();
@@ -155,13 +145,21 @@ impl Write for Writer {
 /// Logging that was started: dropped, the last lines are written.
 #[derive(Default)]
 #[must_use = "what is logged after it was dropped is lost"]
-pub(crate) struct Written(Option<Arc<Lines>>);
+pub(crate) struct Written(Vec<Arc<Lines>>);
+
+impl Written {
+    /// Has lines written, until this is dropped.
+    pub(super) fn add(&mut self, lines: Arc<Lines>, mut out: Box<dyn Write + Send>) {
+        let running = Arc::clone(&lines);
+        // Without a thread there are no lines, which is better than no gateway.
+        let _ = thread::Builder::new().name("log".to_owned()).spawn(move || running.run(&mut *out));
+        self.0.push(lines);
+    }
+}
 
 impl Drop for Written {
     fn drop(&mut self) {
-        if let Some(lines) = &self.0 {
-            lines.end();
-        }
+        self.0.iter().for_each(|lines| lines.end());
     }
 }
 
@@ -214,7 +212,7 @@ mod tests {
         allow.send(2).unwrap();
         drop(allow);
         (0..100).for_each(|number| lines.push(format!("{number}\n").as_bytes()));
-        drop(Written(Some(lines)));
+        drop(Written(vec![lines]));
 
         let all: String = (0..100).map(|number| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(written.lock().unwrap().clone()).unwrap(), format!("one\n{all}"));
@@ -237,7 +235,7 @@ mod tests {
         assert!(dropped as usize >= MAX_GATHERED / long.len(), "{dropped}");
         assert!(lines.gathered().len() <= MAX_GATHERED);
         drop(allow);
-        drop(Written(Some(lines)));
+        drop(Written(vec![lines]));
         thread.join().unwrap();
         let kept = 3 * MAX_GATHERED - dropped as usize * long.len();
         assert_eq!(written.lock().unwrap().len(), kept);

@@ -32,7 +32,7 @@ pub(super) fn get<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Re
                 .extend(jsonrpc::span(exchange.body, given.get()).map(|span| (span, (&*prompt.own_json).into())));
         }
         target.name = Some((&*prompt.own).into());
-        route::send(exchange, target).await
+        route::send(exchange, &mut target).await
     }
     .boxed()
 }
@@ -50,7 +50,7 @@ pub(super) fn complete<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Resu
         };
         let catalog = exchange.snapshot.catalog();
         let (_, kind) = text("type").ok_or_else(bad)?;
-        let target = match &*kind {
+        let mut target = match &*kind {
             "ref/prompt" => {
                 let (raw, name) = text("name").ok_or_else(bad)?;
                 let prompt = catalog.prompt(&name).ok_or_else(|| unknown(&name))?;
@@ -73,7 +73,7 @@ pub(super) fn complete<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Resu
             }
             _ => return Err(bad()),
         };
-        route::send(exchange, target).await
+        route::send(exchange, &mut target).await
     }
     .boxed()
 }

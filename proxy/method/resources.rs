@@ -62,7 +62,7 @@ fn starts_process(exchange: &Exchange<'_>, backend: &Backend) -> bool {
 async fn to(exchange: &mut Exchange<'_>, backend: &Arc<Backend>, uri: &str) -> Result<Reply, Error> {
     let mut target = Target::new(exchange, backend)?;
     target.name = Some(Cow::Owned(uri.to_owned()));
-    route::send(exchange, target).await
+    route::send(exchange, &mut target).await
 }
 
 /// The error of the client's era.

@@ -8,5 +8,5 @@ use crate::reply::{Reply, Source};
 /// A stream of what the client asked for, until it leaves or the gateway goes down.
 pub(super) fn listen(exchange: &mut Exchange<'_>) -> Result<Reply, Error> {
     let filter = Filter::read(exchange)?;
-    Ok(Reply::events(Source::Listen(Listen::new(exchange, filter)?)))
+    Ok(Reply::events(Source::Listen(Box::new(Listen::new(exchange, filter)?))))
 }

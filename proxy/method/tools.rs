@@ -62,7 +62,7 @@ pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<R
             let span = jsonrpc::span(exchange.body, given.get());
             target.edits.extend(span.map(|span| (span, (&*route.own_json).into())));
         }
-        route::send(exchange, target).await
+        route::send(exchange, &mut target).await
     }
     .boxed()
 }

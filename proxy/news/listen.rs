@@ -2,14 +2,17 @@
 //! its request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::Lists;
 use super::upstream::Upstream;
-use crate::backend::sse;
+use crate::backend::{Backend, sse};
 use crate::catalog::{self, Merged, Revisions};
 use crate::dispatch::Exchange;
 use crate::era::Era;
@@ -18,6 +21,9 @@ use crate::gateway::{self, Gateway};
 use crate::jsonrpc::{self, Message, OwnedId};
 use crate::reply::Next;
 use crate::session::{ClientCapabilities, MAX_SUBSCRIPTIONS, Session};
+
+/// How long a client waits for backends that do not take its subscriptions at once, before it is told that it listens.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a client wants to hear of.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,6 +90,8 @@ pub(crate) struct Listen {
     filter: Filter,
     /// The acknowledgement, which goes first.
     acknowledgement: Option<Bytes>,
+    /// When it goes at the latest.
+    by: Instant,
     lists: Lists,
     upstream: Upstream,
     /// In which legacy backends are subscribed to for this stream alone.
@@ -113,6 +121,7 @@ impl Listen {
                 &id,
                 &format!(",\"notifications\":{}", filter.json()),
             )),
+            by: Instant::now() + ACKNOWLEDGED_WITHIN,
             id,
             filter,
             lists,
@@ -122,8 +131,11 @@ impl Listen {
     }
 
     pub(crate) async fn next(&mut self) -> Next {
-        if let Some(acknowledgement) = self.acknowledgement.take() {
+        if self.acknowledgement.is_some() {
             self.listen();
+            self.subscribed().await;
+        }
+        if let Some(acknowledgement) = self.acknowledgement.take() {
             return Next::Chunk(acknowledgement);
         }
         loop {
@@ -144,6 +156,27 @@ impl Listen {
                 }
             }
         }
+    }
+
+    /// Waits until legacy backends are subscribed at and listened to, those that can be before long: what changes once the
+    /// client knows that it listens is not to be missed.
+    async fn subscribed(&mut self) {
+        let snapshot = self.gateway.snapshot();
+        let is_asked = |backend: &&Arc<Backend>| {
+            backend.era_for(Era::Modern) == Some(Era::Legacy) && !self.session.subscriptions(backend).is_empty()
+        };
+        let by = self.by;
+        let opening = snapshot.backends.iter().filter(is_asked).map(|backend| {
+            let (leg, session) = (self.session.leg(backend), &self.session);
+            async move {
+                let opened = timeout_at(by, leg.open(session, None)).await.ok()?.ok()?;
+                Some((leg, opened))
+            }
+        });
+        let opened: Vec<_> = join_all(opening).await.into_iter().flatten().collect();
+        self.listen();
+        let streams = opened.iter().filter(|(_, opened)| opened.session_id.is_some());
+        let _ = timeout_at(by, join_all(streams.map(|(leg, opened)| leg.heard(opened)))).await;
     }
 
     fn listen(&mut self) {

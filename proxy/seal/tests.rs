@@ -37,7 +37,7 @@ fn opens_tokens_of_another_process_with_the_same_key() {
 
 #[test]
 fn makes_a_key_of_its_own_when_none_is_given() {
-    let (one, other) = (Sealer::new(&[]), Sealer::new(&[]));
+    let (one, other) = (Sealer::new(&[], &secret()), Sealer::new(&[], &secret()));
     let token = one.seal(PURPOSE, b"plain");
 
     assert_eq!(one.open(PURPOSE, &token).unwrap(), b"plain");

@@ -72,11 +72,13 @@ impl Door {
     }
 
     /// Runs until nothing is left that a new connection could be of use for.
-    pub(crate) async fn accept(self, listener: TcpListener) {
+    pub(crate) async fn accept(self, listener: Arc<TcpListener>) {
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept_one(&listener) => accepted,
                 () = self.edge.gateway.until(self.edge.shuts()) => return,
+                // Whoever connects from now on is the other process's.
+                () = self.edge.gateway.until_handed_over() => return,
             };
             match accepted {
                 Ok((stream, peer)) => self.serve(Socket::new(stream, peer, self.edge.head_timeout())),

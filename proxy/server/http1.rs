@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::MAX_HEAD;
 use super::accept::Stream;
 use super::downstream::{Gone, RequestHead};
+use crate::clock;
 use crate::deadline::within;
 use crate::fields::Fields;
 use crate::framing::{self, Framing, Malformed};
@@ -279,7 +280,9 @@ impl Http1 {
             (true, Version::HTTP_10) => head.extend_from_slice(b"connection: keep-alive\r\n"),
             (true, _) => {}
         }
-        let _ = write!(head, "date: {}\r\n\r\n", httpdate::HttpDate::from(SystemTime::now()));
+        head.extend_from_slice(b"date: ");
+        head.extend_from_slice(&clock::date());
+        head.extend_from_slice(b"\r\n\r\n");
         self.head = head;
     }
 

@@ -4,13 +4,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use prometheus::IntGauge;
 use tokio::time::{Instant, sleep_until};
 
 use super::Headers;
 use super::downstream::Downstream;
 use crate::backend::sse;
+use crate::deadline::at_once;
 use crate::error::Error;
 use crate::gateway::{Gateway, Phase};
 use crate::record::Record;
@@ -74,7 +74,7 @@ impl Writer<'_> {
     }
 
     /// Relays a stream until it ends, the client leaves or the gateway goes down.
-    async fn stream(&self, downstream: &mut Downstream, reply: &mut Reply, mut source: Box<Source>) -> Written {
+    async fn stream(&self, downstream: &mut Downstream, reply: &mut Reply, mut source: Source) -> Written {
         let headers = [&*reply.headers, self.extra];
         if downstream.begin(reply.status, headers, None).await.is_err() {
             return Written::Broken;
@@ -104,6 +104,7 @@ impl Writer<'_> {
         let streams = &self.gateway.metrics.streams;
         let gauge = match source.is_event_stream() {
             true if source.ends() => &streams.call,
+            true if source.is_operators() => &streams.operator,
             true => &streams.client,
             false => &streams.json,
         };
@@ -114,11 +115,17 @@ impl Writer<'_> {
     /// Moves bytes until there are no more to be moved. What is there at the same time is written at once; `last` is what can
     /// go with the end.
     async fn relay(&self, downstream: &mut Downstream, source: &mut Source, last: &mut Vec<Bytes>) -> Ended {
-        let last_phase = if source.ends() { Phase::Cut } else { Phase::Draining };
-        let stopping = self.gateway.until(last_phase);
+        let ends = source.ends();
+        let stopping = async {
+            match ends {
+                true => self.gateway.until(Phase::Cut).await,
+                false => self.gateway.until_streams_end().await,
+            }
+        };
         tokio::pin!(stopping);
-        let mut written = Instant::now();
-        let mut ready = source.next().now_or_never();
+        // Since when nothing was written, once something is waited for.
+        let mut written = None;
+        let mut ready = at_once(pin!(source.next())).await;
         if ready.is_none() && downstream.flush().await.is_err() {
             return Ended::Left;
         }
@@ -135,7 +142,7 @@ impl Writer<'_> {
                         last.push(cut);
                         return Ended::Well(source.outcome().unwrap_or(End::Failed(Error::CutShort)));
                     }
-                    () = sleep_until(written + self.keep_alive), if comments => {
+                    () = sleep_until(*written.get_or_insert_with(Instant::now) + self.keep_alive), if comments => {
                         Next::Chunk(Bytes::from_static(sse::KEEP_ALIVE))
                     }
                 },
@@ -150,14 +157,14 @@ impl Writer<'_> {
             }
             // Not for ever: a backend that is faster than its client must be held up by it.
             if last.iter().map(Bytes::len).sum::<usize>() < GATHERED {
-                ready = source.next().now_or_never();
+                ready = at_once(pin!(source.next())).await;
             }
             if ready.is_none() {
                 if downstream.send(last, false).await.is_err() {
                     return Ended::Left;
                 }
                 last.clear();
-                written = Instant::now();
+                written = None;
             }
         }
     }

@@ -181,6 +181,7 @@ impl Session {
 
     /// Notes a request; false when the session has expired meanwhile.
     pub(super) fn use_now(&self) -> bool {
+        // To the millisecond: of two sessions, the one that was used last stays.
         let age = self.born.elapsed();
         let used = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.used.store(used, Ordering::Relaxed);

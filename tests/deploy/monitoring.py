@@ -7,6 +7,7 @@ Fails when a panel's or a rule's query gives no data, or the dashboard does not 
 
 import json
 import math
+import os
 import socket
 import ssl
 import subprocess
@@ -255,9 +256,10 @@ def eventually(what, holds):
         time.sleep(PAUSE_SECONDS)
 
 
-def start(arguments, log):
+def start(arguments, log, environment=None):
     with log.open("wb") as output:
-        return subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
+        variables = {**os.environ, **(environment or {})}
+        return subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=variables)
 
 
 def free_port():

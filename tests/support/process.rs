@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
@@ -14,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::client::{Answer, Client};
 use super::proxy::{VERSION, metric, page};
-use super::{Setup, eventually, within};
+use super::{Setup, eventually, eventually_for, within};
 
 /// The binary that is tested.
 fn binary() -> Command {
@@ -110,6 +111,14 @@ impl Process {
         Self::started(folder, binary().arg("run").arg("--config").arg(config)).await
     }
 
+    /// With a variable in its environment.
+    pub(crate) async fn start_with(setup: &Setup, variable: &str, value: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("toolgate.yaml");
+        std::fs::write(&config, setup.yaml()).expect("a folder to write to");
+        Self::started(folder, binary().env(variable, value).arg("run").arg("--config").arg(config)).await
+    }
+
     async fn started(folder: TempDir, command: &mut Command) -> Self {
         let mut child = Killed(command.spawn().expect("a binary that runs"));
         let log = Lines::default();
@@ -200,10 +209,19 @@ impl Process {
         assert!(sent.expect("a shell").success());
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
+        self.ended_within(Duration::from_secs(10)).await
+    }
+
+    /// The same for so long.
+    pub(crate) async fn ended_within(&mut self, limit: Duration) -> ExitStatus {
         let mut status = None;
-        eventually(async || {
+        eventually_for(limit, async || {
             status = self.child.0.try_wait().expect("a process");
             status.is_some()
         })

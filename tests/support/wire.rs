@@ -42,11 +42,24 @@ impl Http2 {
     }
 
     /// Sends a request and waits for the head of the answer. Dropped, its stream is reset.
-    pub(crate) async fn open(&self, mut request: Request<Full<Bytes>>) -> Response<Incoming> {
+    pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        self.try_open(request).await.expect("an answer")
+    }
+
+    async fn try_open(&self, mut request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         let host = request.headers_mut().remove(HOST).expect("a host");
         let uri = format!("http://{}{}", host.to_str().expect("an ASCII host"), request.uri());
         *request.uri_mut() = uri.parse::<Uri>().expect("a URI");
-        within(self.0.clone().send_request(request)).await.expect("an answer")
+        within(self.0.clone().send_request(request)).await
+    }
+
+    /// As [`Self::send`]; nothing where the gateway has said before that it takes no more on this connection.
+    pub(crate) async fn send_unless_gone(&self, request: Request<Full<Bytes>>) -> Option<Answer> {
+        match self.try_open(request).await {
+            Ok(response) => Some(whole(response).await),
+            Err(problem) if problem.is_canceled() => None,
+            Err(problem) => panic!("no answer: {problem:?}"),
+        }
     }
 
     /// Sends a request and reads the whole answer.

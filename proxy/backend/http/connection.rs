@@ -10,6 +10,7 @@ use http::{StatusCode, Version};
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 
 use super::dial::Stream;
+use crate::deadline::Alarm;
 use crate::fields::Fields;
 use crate::framing::{self, Framing, Malformed};
 
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     read: BytesMut,
     /// How much is read at once.
     at_once: usize,
+    /// For the first byte of an answer.
+    pub(super) alarm: Alarm,
 }
 
 /// The head of a response.
@@ -57,7 +60,7 @@ impl From<Malformed> for Unread {
 
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, read: BytesMut::new(), at_once: READ.0 }
+        Self { stream, read: BytesMut::new(), at_once: READ.0, alarm: Alarm::default() }
     }
 
     /// Whether it can take a request: nothing was said on it unasked, its end above all.

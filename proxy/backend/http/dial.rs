@@ -78,7 +78,7 @@ impl Tls {
     }
 }
 
-/// What the system trusts, read once: it takes some milliseconds, which only those wait who need it.
+/// What the system trusts, or Mozilla where it has no opinion; read once: it takes some milliseconds, which only those wait who need it.
 fn system_roots() -> Arc<RootCertStore> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let read = || {
@@ -90,6 +90,13 @@ fn system_roots() -> Arc<RootCertStore> {
         let (_, ignored) = roots.add_parsable_certificates(found.certs);
         if ignored > 0 {
             tracing::debug!(ignored, "some of the system's certificates are of no use");
+        }
+        // As in an image that holds nothing but this.
+        if roots.is_empty() {
+            tracing::info!(
+                "the system has no certificates that it trusts; Mozilla's of the day this was built are trusted"
+            );
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         Arc::new(roots)
     };

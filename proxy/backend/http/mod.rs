@@ -9,11 +9,9 @@ mod connection;
 mod dial;
 mod pool;
 
-use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -27,6 +25,7 @@ use self::connection::{Connection, Head, Unread};
 use self::dial::{Dial, Tls};
 use self::pool::{Pool, Shared};
 use super::{Body, BuildError, Incoming, Outgoing, Transport};
+use crate::deadline::at_once;
 use crate::error::{Error, Phase};
 use crate::framing::Framing;
 use crate::tls;
@@ -181,10 +180,13 @@ impl Http {
         let limit = request.timeout.first_byte;
         let mut sent = false;
         let outcome = {
-            let answered = pin!(self.answered(&mut connection, request, &mut sent));
-            timeout(limit, answered).await.unwrap_or_else(|_| {
+            let mut alarm = std::mem::take(&mut connection.alarm);
+            let answered = self.answered(&mut connection, request, &mut sent);
+            let outcome = alarm.within(limit, answered).await.unwrap_or_else(|_| {
                 Err(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::FirstByte, after: limit })
-            })
+            });
+            connection.alarm = alarm;
+            outcome
         };
         let head = outcome.map_err(|error| (error, sent))?;
         let (framing, is_reusable) = Framing::of_response(head.version, head.status, &head.headers)
@@ -214,7 +216,8 @@ impl Transport for Http {
                 Err((error, _)) => first_failure = Some(error),
             }
         }
-        let connection = self.connect(request.timeout.connect).await?;
+        // Boxed, as it is rarely needed: what is larger than the rest makes all of it that large.
+        let connection = Box::pin(self.connect(request.timeout.connect)).await?;
         if let Some(error) = first_failure {
             tracing::debug!(backend = %self.backend, %error, "a kept-alive connection was closed; trying a new one");
         }
@@ -313,9 +316,9 @@ impl Body for HttpBody {
         let read = {
             let mut body = pin!(connection.body(&mut self.framing));
             // What is there already is not waited for, nor timed.
-            match poll_fn(|cx| Poll::Ready(body.as_mut().poll(cx))).await {
-                Poll::Ready(read) => Ok(read),
-                Poll::Pending => timeout_at(*self.waiting.get_or_insert_with(Instant::now) + self.idle, body).await,
+            match at_once(body.as_mut()).await {
+                Some(read) => Ok(read),
+                None => timeout_at(*self.waiting.get_or_insert_with(Instant::now) + self.idle, body).await,
             }
         };
         let failed = match read {

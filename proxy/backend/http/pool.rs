@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::connection::Connection;
+use crate::clock;
 
 /// How long an unused connection is kept. Below the 5 s after which common MCP servers (Node, uvicorn) close theirs, so
 /// that a request rarely meets a connection that is being closed.
@@ -46,7 +47,7 @@ impl Pool {
 
     /// A connection that a request can be sent on.
     pub(super) fn take(&self) -> Option<Connection> {
-        let oldest = Instant::now().checked_sub(KEEP_ALIVE);
+        let oldest = clock::recent().checked_sub(KEEP_ALIVE);
         let mut idle = lock(&self.idle);
         while let Some((since, mut connection)) = idle.pop_back() {
             self.shared.kept.fetch_sub(1, Ordering::Relaxed);
@@ -66,7 +67,7 @@ impl Pool {
                 return;
             }
         }
-        idle.push_back((Instant::now(), connection));
+        idle.push_back((clock::recent(), connection));
         drop(idle);
         self.shared.sweep();
     }

@@ -304,7 +304,10 @@ mod tests {
         let connector = crate::backend::http::Connector::new();
         let backend =
             Backend::build(&config.backends[0], &config.health, &connector, &Arc::new(Metrics::new())).unwrap();
-        (Sessions::new(&config.sessions).private(ClientCapabilities::default(), None), Arc::new(backend))
+        (
+            Sessions::new(&config.sessions, crate::seal::secret()).private(ClientCapabilities::default(), None),
+            Arc::new(backend),
+        )
     }
 
     /// A call that has asked one thing.

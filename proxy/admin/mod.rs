@@ -1,43 +1,70 @@
 //! The operator's pages: metrics, health, and JSON views of what runs. Nothing of it is reachable through a listener of
 //! clients.
 
+pub(crate) mod live;
+mod status;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Method, StatusCode};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use toolgate_config::Reach;
 
+use self::live::Live;
 use crate::backend::Backend;
 use crate::catalog::drift::{Drift, Seen};
 use crate::catalog::{Kind, Merged};
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
-use crate::reply::{Body, Reply};
+use crate::reply::{Body, Reply, Source};
 use crate::server::is_safe;
 
 /// Every page, for whoever asks for one that is not there.
-const PAGES: &[&str] = &["/backends", "/catalog", "/config", "/drift", "/healthz", "/livez", "/metrics", "/readyz"];
+const PAGES: &[&str] =
+    &["/", "/backends", "/catalog", "/config", "/drift", "/healthz", "/livez", "/metrics", "/readyz"];
 /// What Prometheus expects of the text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a request of the operator.
 pub(crate) async fn answer(gateway: &Arc<Gateway>, verb: &Method, path: &str) -> Reply {
-    if path == "/reload" {
-        return match *verb {
-            Method::POST => reload(gateway).await,
+    if let "/reload" | "/upgrade" = path {
+        return match (verb, path) {
+            (&Method::POST, "/reload") => reload(gateway).await,
+            (&Method::POST, _) => upgrade(gateway).await,
             _ => not_allowed("POST"),
         };
     }
     if !is_safe(verb) {
         return not_allowed("GET");
     }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     match path {
+        "/" => {
+            let search = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "q");
+            let html = status::page(gateway, &search.map(|(_, value)| value).unwrap_or_default()).into_string();
+            let mut reply = page(StatusCode::OK, "text/html; charset=utf-8", html.into());
+            reply.headers.extend([
+                (CONTENT_SECURITY_POLICY, HeaderValue::from_static(status::POLICY)),
+                (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+                (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+                (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ]);
+            reply
+        }
+        "/status.css" => page(StatusCode::OK, "text/css; charset=utf-8", Bytes::from_static(status::STYLE.as_bytes())),
+        "/status.js" => {
+            page(StatusCode::OK, "text/javascript; charset=utf-8", Bytes::from_static(status::SCRIPT.as_bytes()))
+        }
+        "/status/events" => Reply::events(Source::Status(Box::new(Live::new(gateway)))),
         "/metrics" => {
             gateway.measure();
             page(StatusCode::OK, METRICS_TYPE, gateway.metrics.text().into())
@@ -51,7 +78,10 @@ pub(crate) async fn answer(gateway: &Arc<Gateway>, verb: &Method, path: &str) ->
             let catalog = gateway.snapshot().catalog();
             json_page(StatusCode::OK, &CatalogPage::of(gateway, &catalog))
         }
-        _ => json_page(StatusCode::NOT_FOUND, &json!({ "error": "no such page", "pages": PAGES, "POST": ["/reload"] })),
+        _ => json_page(
+            StatusCode::NOT_FOUND,
+            &json!({ "error": "no such page", "pages": PAGES, "POST": ["/reload", "/upgrade"] }),
+        ),
     }
 }
 
@@ -106,6 +136,24 @@ async fn reload(gateway: &Arc<Gateway>) -> Reply {
             StatusCode::CONFLICT,
             &json!({ "outcome": "rejected", "problems": ["there is no configuration file to read again"] }),
         ),
+    }
+}
+
+/// Answers once the other process serves, or is known not to.
+async fn upgrade(gateway: &Gateway) -> Reply {
+    let rejected = |status, problem: &str| json_page(status, &json!({ "outcome": "rejected", "problem": problem }));
+    let (asker, outcome) = oneshot::channel();
+    let asked = match gateway.upgrader.get() {
+        Some(upgrader) => upgrader.try_send(asker).map_err(|_| "the gateway is being upgraded, or is shutting down"),
+        None => Err("only a gateway that `toolgate run` has started is upgraded"),
+    };
+    if let Err(problem) = asked {
+        return rejected(StatusCode::CONFLICT, problem);
+    }
+    match outcome.await {
+        Ok(Ok(successor)) => json_page(StatusCode::OK, &json!({ "outcome": "handed over", "pid": successor })),
+        Ok(Err(problem)) => rejected(StatusCode::INTERNAL_SERVER_ERROR, &problem),
+        Err(_) => rejected(StatusCode::CONFLICT, "the gateway is shutting down"),
     }
 }
 
@@ -200,6 +248,12 @@ fn drift(gateway: &Gateway) -> Value {
     json!({ "changes": gateway.drift.last().into_iter().map(view).collect::<Vec<_>>() })
 }
 
+/// About as many tokens as a model reads in so many bytes of definitions. Each model counts otherwise; for JSON and English, 4
+/// bytes a token is a common rule of thumb.
+fn tokens(bytes: usize) -> usize {
+    bytes.div_ceil(4)
+}
+
 /// What clients are shown, and how it came to be.
 #[derive(Serialize)]
 struct CatalogPage<'a> {
@@ -216,6 +270,8 @@ impl<'a> CatalogPage<'a> {
             let mut view = json!({
                 "backend": part.backend.as_str(),
                 "state": part.freshness.as_str(),
+                "toolBytes": part.bytes,
+                "toolTokensEstimated": tokens(part.bytes),
                 "leftOut": part.left_out.iter()
                     .map(|omission| json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() }))
                     .collect::<Vec<_>>(),
@@ -226,7 +282,11 @@ impl<'a> CatalogPage<'a> {
             view
         });
         let revisions = *gateway.revision.borrow();
+        let bytes = catalog.tool_bytes();
         let about = json!({
+            "toolBytes": bytes,
+            "toolTokensEstimated": tokens(bytes),
+            "toolBudgetBytes": gateway.snapshot().config.catalog.budget,
             "revision": revisions.tools,
             "revisions": {
                 "tools": revisions.tools,
