@@ -32,6 +32,9 @@ class Kind:
     count: int | None = None
     # Whether it mixes up its clients: mcp-go without sessions has one queue of notifications and one set of ids.
     mixes_up: bool = False
+    # Whether it may swallow a notification: what forwards those of a request takes one more off the session's queue while it
+    # ends, and drops it, even if it belongs to the next request (mcp-go, server/streamable_http.go, without an event store).
+    swallows: bool = False
     env: tuple = ()
     # How the gateway reaches it: at a URL over "http" or "sse", as a process that it runs for each session ("stdio") or for
     # all ("shared"), or at two URLs, as "replicas".
@@ -90,6 +93,7 @@ def kinds(paths):
                 OUR_PROGRESS,
                 eras=BOTH,
                 mixes_up=mode == "stateless",
+                swallows=True,
             )
             for mode in ("stateless", "default", "stateful")
         ),
