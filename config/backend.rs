@@ -55,6 +55,8 @@ pub struct Backend {
     pub protocol: Protocol,
     /// Requests under way at once; further ones are refused. Default 1024.
     pub max_inflight: u32,
+    /// A call of the gateway's own that tells whether its tools work. Default: none.
+    pub synthetic: Option<Synthetic>,
 }
 
 impl Backend {
@@ -64,6 +66,27 @@ impl Backend {
         [&*self.prefix, shown].concat()
     }
 }
+
+/// A call that the gateway makes by itself, now and then.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Synthetic {
+    /// Which tool, by the backend's own name. One that says of itself that it is not read-only is not called.
+    pub tool: String,
+    /// Its arguments.
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+    /// Text that must stand in the result; where there is none, any result will do that is no error.
+    pub expect: Option<String>,
+    /// Between the end of one and the next. Default 60 s.
+    pub interval: Duration,
+    /// For the whole of one, the start of a process not counted. Default 10 s.
+    pub timeout: Duration,
+}
+
+/// Between two calls of [`Synthetic`] when `interval` is not given.
+pub const DEFAULT_SYNTHETIC_INTERVAL: Duration = Duration::from_secs(60);
+/// For a call of [`Synthetic`] when `timeout` is not given.
+pub const DEFAULT_SYNTHETIC_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Deadlines towards a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

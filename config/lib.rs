@@ -29,6 +29,7 @@ mod tests;
 mod tool;
 mod value;
 mod walk;
+mod webhook;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ pub use pin::*;
 pub use reach::*;
 pub use runtime::*;
 pub use tool::{Pattern, Tools};
-pub use value::{Pem, Secret, SessionKey};
+pub use value::{Pem, Secret, SessionKey, SigningKey};
+pub use webhook::*;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +64,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// Trusted definitions of tools.
     pub pin: Pin,
+    /// Who is told of changes in what backends offer, if anybody is.
+    pub webhook: Option<Webhook>,
     /// Sessions of legacy clients.
     pub sessions: Sessions,
     /// Crossing eras.

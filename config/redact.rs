@@ -6,15 +6,16 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::backend::{Backend, Protocol, ToolTimeout};
+use crate::backend::{Backend, Protocol, Synthetic, ToolTimeout};
 use crate::grammar::{show_duration, show_rate, show_size};
 use crate::limit::{Key, Limit, Refusal};
 use crate::listener::{Listener, Tls};
 use crate::pin::{Pin, PinMode};
-use crate::reach::{BackendTls, Command, HttpTransport, Instances, Reach, Remote, Url};
+use crate::reach::{BackendTls, Command, Header, HttpTransport, Instances, Reach, Remote, Url};
 use crate::runtime::{LogFormat, LogLevel, Sessions};
 use crate::tool::{Pattern, Tools};
 use crate::value::Pem;
+use crate::webhook::Webhook;
 use crate::{Config, runtime};
 
 const HIDDEN: &str = "***";
@@ -28,6 +29,7 @@ pub(crate) fn config(config: &Config) -> Value {
         ("health", Some(health(&config.health))),
         ("catalog", Some(catalog(&config.catalog))),
         ("pin", Some(pin(&config.pin))),
+        ("webhook", config.webhook.as_ref().map(webhook)),
         ("sessions", Some(sessions(&config.sessions))),
         ("bridge", Some(bridge(config.bridge))),
         ("log", Some(log(&config.log))),
@@ -75,6 +77,7 @@ fn backend(backend: &Backend) -> Value {
         ("protocol", Some(json!(protocol(backend.protocol)))),
         ("max_inflight", Some(json!(backend.max_inflight))),
         ("tools", Some(tools(&backend.tools))),
+        ("synthetic", backend.synthetic.as_ref().map(synthetic)),
     ]);
     let reach = match &backend.reach {
         Reach::Command(reach) => command(reach),
@@ -86,8 +89,17 @@ fn backend(backend: &Backend) -> Value {
     shown
 }
 
+fn synthetic(synthetic: &Synthetic) -> Value {
+    object([
+        ("tool", Some(json!(synthetic.tool))),
+        ("arguments", Some(json!(synthetic.arguments))),
+        ("expect", synthetic.expect.as_ref().map(|text| json!(text))),
+        ("interval", Some(json!(show_duration(synthetic.interval)))),
+        ("timeout", Some(json!(show_duration(synthetic.timeout)))),
+    ])
+}
+
 fn remote(remote: &Remote) -> Value {
-    let headers = remote.headers.iter().map(|header| (header.name.to_string(), json!(HIDDEN)));
     let transport = match remote.transport {
         HttpTransport::Sse => "sse",
         HttpTransport::StreamableHttp => "streamable_http",
@@ -101,7 +113,7 @@ fn remote(remote: &Remote) -> Value {
         ("urls", several),
         ("transport", Some(json!(transport))),
         ("tls", remote.urls.iter().any(|url| url.https).then(|| backend_tls(&remote.tls))),
-        ("headers", Some(Value::Object(headers.collect()))),
+        ("headers", Some(hidden(&remote.headers))),
     ])
 }
 
@@ -219,6 +231,23 @@ fn pin(pin: &Pin) -> Value {
         PinMode::Enforce => "enforce",
     };
     json!({ "mode": mode, "file": pin.file.to_string_lossy() })
+}
+
+fn webhook(webhook: &Webhook) -> Value {
+    let remote = &webhook.remote;
+    object([
+        ("url", remote.urls.first().map(|to| json!(url(to)))),
+        ("secret", Some(json!(HIDDEN))),
+        ("headers", Some(hidden(&remote.headers))),
+        ("tls", remote.urls.iter().any(|url| url.https).then(|| backend_tls(&remote.tls))),
+        ("timeout", Some(json!(show_duration(webhook.timeout.first_byte)))),
+        ("repeat", Some(json!(show_duration(webhook.repeat)))),
+    ])
+}
+
+/// The names of headers.
+fn hidden(headers: &[Header]) -> Value {
+    Value::Object(headers.iter().map(|header| (header.name.to_string(), json!(HIDDEN))).collect())
 }
 
 fn bridge(bridge: runtime::Bridge) -> Value {

@@ -1,4 +1,4 @@
-//! What is kept outside the file: secrets, session keys, PEM files. None of it is printed.
+//! What is kept outside the file: secrets, keys, PEM files. None of it is printed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -33,6 +33,23 @@ impl SessionKey {
 }
 
 impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A key that messages are signed with: 32 bytes, written as base64 or hex. Never printed.
+#[derive(Clone, Eq, PartialEq)]
+pub struct SigningKey(pub(crate) [u8; 32]);
+
+impl SigningKey {
+    /// The bytes, for the one place that signs.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }

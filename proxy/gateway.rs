@@ -16,9 +16,10 @@ use crate::backend::http::Connector;
 use crate::backend::{Backend, BuildError};
 use crate::bridge::parked::Parked;
 use crate::catalog::drift::History;
+use crate::catalog::webhook::{self, Outbox};
 use crate::catalog::{Freshness, Kind, LeftOut, Merged, Revisions, refresh};
 use crate::era::Era;
-use crate::health::{State, probe};
+use crate::health::{State, probe, synthetic};
 use crate::metrics::Metrics;
 use crate::reload::{Reloaded, Reloader};
 use crate::seal::{self, Secret};
@@ -78,6 +79,8 @@ pub(crate) struct Gateway {
     pub(crate) methods: crate::method::Handles,
     /// What has changed in what backends offer.
     pub(crate) drift: History,
+    /// Who is told of it, and has not been yet.
+    pub(crate) outbox: Outbox,
     generation: AtomicU64,
     /// What the last reload changed, if there was one.
     pub(crate) reloaded: ArcSwapOption<Reloaded>,
@@ -117,6 +120,7 @@ impl Gateway {
             upgrader: OnceLock::new(),
             under_way,
             drift: History::default(),
+            outbox: Outbox::default(),
             generation: AtomicU64::new(1),
             reloaded: ArcSwapOption::empty(),
             began: SystemTime::now(),
@@ -183,6 +187,7 @@ impl Gateway {
         }
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(give_back(Arc::clone(self)));
+        tokio::spawn(webhook::run(Arc::clone(self)));
         self.measure();
     }
 
@@ -241,7 +246,10 @@ impl Gateway {
         listers.retain(|lister| !lister.is_finished());
         listers.push(lister);
         drop(listers);
-        tokio::spawn(probe::run(Arc::clone(self), backend));
+        tokio::spawn(probe::run(Arc::clone(self), Arc::clone(&backend)));
+        if let Some(wanted) = backend.config.synthetic.clone() {
+            tokio::spawn(synthetic::run(Arc::clone(self), backend, wanted));
+        }
     }
 
     /// Whether at least one backend takes calls and the gateway is not going down.

@@ -25,7 +25,9 @@ use self::tool::ToolKey;
 pub(crate) use self::tool::{Counted, ToolMetrics};
 use crate::COMMIT;
 use crate::catalog::drift::Change;
+use crate::catalog::webhook;
 use crate::error::Kind;
+use crate::health::synthetic::Verdict;
 use crate::log;
 use crate::recent::Recent;
 
@@ -81,6 +83,9 @@ pub(crate) struct Metrics {
     pub(crate) catalog_refreshes: IntCounterVec,
     pub(crate) catalog_drift: IntCounterVec,
     pub(crate) catalog_revision: IntGauge,
+    pub(crate) webhook_messages: IntCounterVec,
+    synthetic_calls: IntCounterVec,
+    synthetic_seconds: HistogramVec,
     pub(crate) parked: ParkedMetrics,
     pub(crate) questions: IntGauge,
     pub(crate) subscriptions: IntGauge,
@@ -192,9 +197,15 @@ impl Metrics {
         };
         let caps = make.counters("toolgate_caps_reached_total", "Times that a cap was reached", &["cap"]);
         let reloads = make.counters("toolgate_config_reloads_total", "Reloads by outcome", &["outcome"]);
+        let webhook_messages = make.counters(
+            "toolgate_webhook_messages_total",
+            "Messages that tell the webhook of changes in what backends offer, by what became of them",
+            &["outcome"],
+        );
         // What was never counted is 0, not absent: a rate of it is one, and an alert can be tried.
         Cap::ALL.iter().for_each(|cap| drop(caps.with_label_values(&[cap.as_str()])));
         RELOADS.iter().for_each(|outcome| drop(reloads.with_label_values(&[outcome])));
+        webhook::OUTCOMES.iter().for_each(|outcome| drop(webhook_messages.with_label_values(&[outcome])));
         // Logging belongs to the process, and began before there was a gateway.
         registered(&make.registry, Ok(log::DROPPED.clone()));
         let other_tool = Arc::new(ToolMetrics::new(&tool_calls, &tool_call_seconds, OTHER, OTHER));
@@ -315,6 +326,18 @@ impl Metrics {
                 &["backend", "change"],
             ),
             catalog_revision: make.gauge("toolgate_catalog_revision", "Counts changes of the merged tool list"),
+            webhook_messages,
+            synthetic_calls: make.counters(
+                "toolgate_synthetic_calls_total",
+                "Calls of the gateway's own, by how they ended; clients' calls are counted elsewhere",
+                &["backend", "result"],
+            ),
+            synthetic_seconds: make.seconds(
+                "toolgate_synthetic_call_duration_seconds",
+                "Calls of the gateway's own, the handshake before them included",
+                &["backend"],
+                CALL_BUCKETS,
+            ),
             parked,
             questions: make.gauge("toolgate_questions", "Questions of backends that clients have yet to answer"),
             subscriptions: make.gauge("toolgate_subscriptions", "Resources that sessions are subscribed to"),
@@ -384,6 +407,14 @@ impl Metrics {
             sessions: self.backend_sessions.with_label_values(&[name]),
             reopened_ok: self.sessions_reopened.with_label_values(&[name, "ok"]),
             reopened_failed: self.sessions_reopened.with_label_values(&[name, "failed"]),
+        }
+    }
+
+    /// The handles of a backend's synthetic call.
+    pub(crate) fn synthetic(&self, name: &str) -> SyntheticMetrics {
+        SyntheticMetrics {
+            results: Verdict::ALL.map(|verdict| self.synthetic_calls.with_label_values(&[name, verdict.as_str()])),
+            seconds: self.synthetic_seconds.with_label_values(&[name]),
         }
     }
 
@@ -464,6 +495,20 @@ impl BackendMetrics {
     /// Lets the series end when nobody else holds them.
     pub(crate) fn retire(&self) {
         self.hold.release();
+    }
+}
+
+/// What is counted of calls of the gateway's own to one backend.
+pub(crate) struct SyntheticMetrics {
+    results: [IntCounter; Verdict::ALL.len()],
+    seconds: Histogram,
+}
+
+impl SyntheticMetrics {
+    /// Counts one that ended.
+    pub(crate) fn ended(&self, verdict: Verdict, took: Duration) {
+        self.results[verdict as usize].inc();
+        self.seconds.observe(took.as_secs_f64());
     }
 }
 

@@ -17,6 +17,7 @@ use crate::backend::http::Connector;
 use crate::backend::{Backend, BuildError};
 use crate::catalog::Merged;
 use crate::catalog::merge::merge;
+use crate::catalog::webhook::Webhook;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
 
@@ -29,6 +30,8 @@ pub(crate) struct Snapshot {
     /// In file order.
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) limits: Limits,
+    /// Who is told of changes in what backends offer.
+    pub(crate) webhook: Option<Arc<Webhook>>,
     catalog: ArcSwap<Merged>,
     /// Held while a catalog is made, so that an older one never replaces a newer.
     merging: Mutex<()>,
@@ -66,11 +69,13 @@ impl Snapshot {
                 }
             });
         }
+        let webhook = Webhook::build(config.webhook.as_ref(), previous.and_then(|p| p.webhook.as_ref()), connector)?;
         let limits = Limits::build(&config.limits, previous.map(|p| &p.limits));
         let catalog = ArcSwap::from_pointee(merge(&backends, &limits, &config.pin));
         Ok(Self {
             backends,
             limits,
+            webhook,
             catalog,
             merging: Mutex::new(()),
             settled: AtomicBool::new(previous.is_some()),

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{is_name_byte, name, reach, tool};
-use crate::backend::{Backend, BackendName, DEFAULT_MAX_INFLIGHT, DEFAULT_SEPARATOR, Timeout, ToolTimeout};
+use crate::backend::{
+    Backend, BackendName, DEFAULT_MAX_INFLIGHT, DEFAULT_SEPARATOR, DEFAULT_SYNTHETIC_INTERVAL,
+    DEFAULT_SYNTHETIC_TIMEOUT, Synthetic, Timeout, ToolTimeout,
+};
 use crate::grammar::duration;
 use crate::walk::{Section, Value, Wrong, quote};
 
@@ -53,8 +56,9 @@ fn backend(s: &mut Section<'_>, names: &mut Names) -> Option<Backend> {
     });
     let max_inflight = s.optional("max_inflight", |value| value.number(1..=1_000_000)).unwrap_or(DEFAULT_MAX_INFLIGHT);
     let tools = s.optional("tools", |value| value.section(|s| tool::tools(s, &prefix))).unwrap_or_default();
+    let synthetic = s.optional("synthetic", |value| value.section(synthetic).flatten());
     let (name, reach) = (name?, reach?);
-    Some(Backend { name, reach, timeout, tool_timeouts, prefix, tools, protocol, max_inflight })
+    Some(Backend { name, reach, timeout, tool_timeouts, prefix, tools, protocol, max_inflight, synthetic })
 }
 
 fn unique_name(value: &Value<'_>, names: &mut Names) -> Option<BackendName> {
@@ -109,4 +113,23 @@ fn tool_timeout(s: &mut Section<'_>, backend: Timeout) -> Option<ToolTimeout> {
         idle: idle.and_then(|value| duration(&value)).unwrap_or(backend.idle),
     };
     Some(ToolTimeout { tools: tools?, timeout })
+}
+
+fn synthetic(s: &mut Section<'_>) -> Option<Synthetic> {
+    let tool = s.required("tool", |value| some_text(value, "an empty name"));
+    Some(Synthetic {
+        arguments: s.optional("arguments", Value::json_object).unwrap_or_default(),
+        expect: s.optional("expect", |value| some_text(value, "empty text, which stands in every result")),
+        interval: s.optional("interval", duration).unwrap_or(DEFAULT_SYNTHETIC_INTERVAL),
+        timeout: s.optional("timeout", duration).unwrap_or(DEFAULT_SYNTHETIC_TIMEOUT),
+        tool: tool?,
+    })
+}
+
+fn some_text(value: &Value<'_>, when_empty: &str) -> Option<String> {
+    let text = value.text()?.value;
+    if text.is_empty() {
+        value.problem(when_empty);
+    }
+    Some(text).filter(|text| !text.is_empty())
 }

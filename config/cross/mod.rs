@@ -14,6 +14,7 @@ mod runtime;
 mod secret;
 mod tool;
 mod url;
+mod webhook;
 
 use crate::Config;
 use crate::expand::Text;
@@ -38,6 +39,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
     let health = file.optional("health", runtime::health);
     let catalog = file.optional("catalog", runtime::catalog);
     let pin = file.optional("pin", pin::pin).unwrap_or_else(|| pin::default(file));
+    let webhook = file.optional("webhook", webhook::webhook);
     let sessions = file.optional("sessions", runtime::sessions);
     let bridge = file.optional("bridge", runtime::bridge);
     let log = file.optional("log", runtime::log);
@@ -52,6 +54,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
         health: health.unwrap_or_default(),
         catalog: catalog.unwrap_or_default(),
         pin,
+        webhook,
         sessions: sessions.unwrap_or_default(),
         bridge: bridge.unwrap_or_default(),
         log: log.unwrap_or_default(),

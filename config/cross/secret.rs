@@ -12,7 +12,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::expand::is_variable_name;
-use crate::value::{Pem, Secret, SessionKey};
+use crate::value::{Pem, Secret, SessionKey, SigningKey};
 use crate::walk::{Section, Value, quote};
 
 /// A string, `{ env: NAME }`, `{ file: path }` or `{ value: string }`.
@@ -94,6 +94,17 @@ fn session_key(value: &Value<'_>) -> Option<SessionKey> {
         value.problem_with("not 32 bytes as base64 or hex", "make one with: openssl rand -base64 32");
     }
     key.map(SessionKey)
+}
+
+/// A key that messages are signed with, also as Standard Webhooks write it.
+pub(super) fn signing_key(value: &Value<'_>) -> Option<SigningKey> {
+    let text = secret(value)?;
+    let text = text.expose().trim();
+    let key = decode(text.strip_prefix("whsec_").unwrap_or(text));
+    if key.is_none() {
+        value.problem_with("not 32 bytes as base64 or hex", "make them with: openssl rand -base64 32");
+    }
+    key.map(SigningKey)
 }
 
 fn decode(text: &str) -> Option<[u8; 32]> {

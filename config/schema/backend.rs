@@ -54,6 +54,24 @@ pub(super) struct Backend {
     max_inflight: Option<OrVariable<Number<1, 1_000_000>>>,
     /// Which of its tools are shown, and how.
     tools: Option<Tools>,
+    /// A call that the gateway makes by itself now and then, to see whether the tools work. Default: none.
+    synthetic: Option<Synthetic>,
+}
+
+/// A call that the gateway makes by itself. It is counted apart from clients' calls and no limit covers it.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+struct Synthetic {
+    /// Which tool, by the backend's own name. One that says of itself that it is not read-only is not called.
+    tool: String,
+    /// Its arguments. Default: none.
+    arguments: Option<BTreeMap<String, serde_json::Value>>,
+    /// Text that must stand in the text of the result. Default: none; any result will do that is no error.
+    expect: Option<String>,
+    /// Between the end of one and the next. Default `60s`.
+    interval: Option<Duration>,
+    /// For the whole of one, the start of a process not counted. Default `10s`.
+    timeout: Option<Duration>,
 }
 
 /// How many processes of a command there are.
@@ -79,7 +97,7 @@ enum HttpTransport {
 /// Trust and identity towards an `https` backend.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-struct BackendTls {
+pub(super) struct BackendTls {
     /// PEM file with the certificates that are trusted. Default: the system's.
     ca: Option<FilePath>,
     /// PEM file with the client certificate's chain, leaf first; goes with `key`. Default: none.

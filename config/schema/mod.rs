@@ -66,6 +66,8 @@ struct File {
     catalog: Option<runtime::Catalog>,
     /// Which definitions of tools are trusted.
     pin: Option<runtime::Pin>,
+    /// Who is told of changes in what backends offer. Default: nobody.
+    webhook: Option<runtime::Webhook>,
     /// Sessions of clients that speak MCP up to 2025-11-25.
     sessions: Option<runtime::Sessions>,
     /// Clients and backends of different eras.

@@ -1,7 +1,10 @@
-//! `health`, `catalog`, `pin`, `sessions`, `bridge`, `log`, `reload`, `drain`.
+//! `health`, `catalog`, `pin`, `webhook`, `sessions`, `bridge`, `log`, `reload`, `drain`.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 
+use super::backend::BackendTls;
 use super::value::{Duration, FilePath, Number, OrVariable, Secret, Size};
 
 /// How backends are probed, and when they are taken out.
@@ -60,6 +63,26 @@ enum PinMode {
     Warn,
     /// It is hidden and cannot be called, besides.
     Enforce,
+}
+
+/// A server that is told of changes in what backends offer: each listing that found some is one message, which is posted, signed
+/// as Standard Webhooks have it, and sent again for some two minutes until it is answered with 2xx.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Webhook {
+    /// Where messages are posted: an `http` or `https` URL without user name and fragment.
+    url: String,
+    /// What each message is signed with: 32 bytes as base64 or hex, with or without `whsec_` before them
+    /// (`openssl rand -base64 32`).
+    secret: Secret,
+    /// Headers added to every message, by name. Default: none.
+    headers: Option<BTreeMap<String, Secret>>,
+    /// Trust and identity for an `https` URL.
+    tls: Option<BackendTls>,
+    /// For one try of one message. Default `10s`.
+    timeout: Option<Duration>,
+    /// The same change of the same tool is told once in this long; `0s` for each time. Default `15m`.
+    repeat: Option<Duration>,
 }
 
 /// Sessions of clients that speak MCP up to 2025-11-25. They are sealed tokens, which any process with the keys can open.

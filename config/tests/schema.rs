@@ -19,12 +19,17 @@ backends:
     tls: {}
     timeout: { tools: [{}] }
     tools: {}
+    synthetic: {}
   - command: []
     env: { a: { env: A }, b: { file: B }, c: { value: C } }
 limits: [{}]
 health: {}
 catalog: {}
 pin: {}
+webhook:
+  secret: { env: A }
+  headers: { a: { env: A }, b: { file: B }, c: { value: C } }
+  tls: {}
 sessions: { keys: [{ env: A }] }
 bridge: {}
 log: {}

@@ -1,5 +1,6 @@
 //! Typed ways into the tree: each gives the value, or reports why not and lets the caller go on.
 
+mod json;
 mod mapping;
 mod scalar;
 mod words;

@@ -194,6 +194,11 @@ fn backends(gateway: &Gateway) -> Value {
             "certificateForDays": backend.certificate_not_after().map(|at| {
                 at.duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 86_400
             }),
+            "synthetic": backend.synthetic.load().as_ref().map(|last| json!({
+                "result": last.ended.verdict.as_str(),
+                "why": last.ended.why,
+                "secondsAgo": last.when.elapsed().as_secs(),
+            })),
             "inflight": backend.metrics.inflight.get(),
             "sessions": backend.metrics.sessions.get(),
             "eras": backend.spoken().map(|spoken| spoken.eras()),

@@ -175,6 +175,10 @@ fn backend_row(backend: &Arc<Backend>) -> Markup {
     }
     wrong.extend(backend.listing_problem());
     wrong.extend(backend.last_error().map(|error| error.what));
+    let synthetic = backend.synthetic.load();
+    wrong.extend(
+        synthetic.iter().filter_map(|last| last.ended.why.as_ref().map(|why| format!("synthetic call: {why}"))),
+    );
     if let Some((failure, when)) = health.last_failure().filter(|_| health.state() != State::Healthy) {
         wrong.push(format!("{} at {}", failure.as_str(), clock(at(when))));
     }

@@ -30,7 +30,7 @@ use crate::catalog::listing::Listing;
 use crate::catalog::refresh::FLOOR;
 use crate::era::{Era, Version};
 use crate::error::{Error, Phase};
-use crate::health::{Failure, Health, Signal, State, Transition};
+use crate::health::{Failure, Health, Signal, State, Transition, synthetic};
 use crate::metrics::{BackendMetrics, Cap, Metrics, Series};
 use crate::tls::TlsError;
 
@@ -75,6 +75,8 @@ pub(crate) struct Backend {
     /// Counts listings that ended, for whoever waits for one.
     pub(crate) listings: tokio::sync::watch::Sender<u64>,
     latency: Mutex<Latency>,
+    /// How its synthetic call ended last.
+    pub(crate) synthetic: ArcSwapOption<synthetic::Last>,
     retired: AtomicBool,
     retiring: Notify,
     inflight: AtomicU32,
@@ -120,6 +122,7 @@ impl Backend {
             relist: Notify::new(),
             listings: tokio::sync::watch::Sender::new(0),
             latency: Mutex::default(),
+            synthetic: ArcSwapOption::empty(),
             retired: AtomicBool::new(false),
             retiring: Notify::new(),
             inflight: AtomicU32::new(0),

@@ -109,6 +109,12 @@ impl Entry {
         &self.raw
     }
 
+    /// Whether it says of itself that it changes something. What it does not say counts for nothing.
+    pub(crate) fn says_it_writes(&self) -> bool {
+        let member = |key| jsonrpc::member(jsonrpc::member(&self.raw, "annotations")?, key);
+        member("readOnlyHint") == Some("false") || member("destructiveHint") == Some("true")
+    }
+
     /// The beginning of its description, where that is longer than `most` characters.
     pub(super) fn short_description(&self, most: usize) -> Option<String> {
         let json = self.description.clone().and_then(|span| self.raw.get(span))?;

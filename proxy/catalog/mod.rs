@@ -16,6 +16,7 @@ mod render;
 pub(crate) mod template;
 #[cfg(test)]
 mod tests;
+pub(crate) mod webhook;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

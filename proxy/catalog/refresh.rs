@@ -11,6 +11,7 @@ use super::Kind;
 use super::drift;
 use super::follow::Following;
 use super::listing::{Lapse, Lister, Listing};
+use super::webhook;
 use crate::backend::Backend;
 use crate::backend::client::{Judged, Own};
 use crate::backend::era;
@@ -122,6 +123,7 @@ fn note_drift(gateway: &Gateway, backend: &Backend, listing: &Arc<Listing>) {
         let labels = [backend.name().as_str(), drift.change.as_str()];
         gateway.metrics.catalog_drift.with_label_values(&labels).inc();
     }
+    webhook::tell(gateway, backend, &drifts);
     gateway.drift.saw(backend.name(), drifts);
 }
 

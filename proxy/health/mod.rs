@@ -2,6 +2,7 @@
 //! worth in logs and metrics, is left to the caller, and so is the clock.
 
 pub(crate) mod probe;
+pub(crate) mod synthetic;
 #[cfg(test)]
 mod tests;
 

@@ -118,6 +118,7 @@ class Backend(BaseHTTPRequestHandler):
 
     def do_POST(self):
         message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        # A notification, or a message to the webhook.
         if "id" not in message:
             return self.answer(202, b"")
         result = self.result(message["method"], message.get("params", {}))
@@ -187,13 +188,15 @@ listeners:
     tls: {{ certificates: [{{ cert: tls.crt, key: tls.key }}] }}
 admin: {{ address: 127.0.0.1:{admin} }}
 backends:
-  - {{ name: works, url: "http://127.0.0.1:{works}/mcp" }}
+  - {{ name: works, url: "http://127.0.0.1:{works}/mcp", synthetic: {{ tool: works, interval: 1s }} }}
   - {{ name: secure, url: "https://127.0.0.1:{secure}/mcp", tls: {{ ca: tls.crt, server_name: 127.0.0.1 }} }}
   - {{ name: dead, url: "http://127.0.0.1:{free_port()}/mcp" }}
 limits: [{{ name: seldom, tools: [works__limited], rate: 1/m }}]
 health: {{ interval: 1s, timeout: 1s }}
 catalog: {{ refresh: 1s }}
+webhook: {{ url: "http://127.0.0.1:{works}/told", secret: {{ file: webhook.key }} }}
 """
+    (folder / "webhook.key").write_text("07" * 32)
     file = folder / "toolgate.yaml"
     file.write_text(text)
     return file

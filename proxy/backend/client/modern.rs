@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -191,10 +191,19 @@ fn of_result(raw: &RawValue) -> Probed {
 }
 
 fn post(backend: &Backend, id: &OwnedId, method: &str, params: Option<&str>) -> Outgoing {
+    post_with(backend, id, (method, params), envelope::headers(method, None))
+}
+
+fn post_with(
+    backend: &Backend,
+    id: &OwnedId,
+    (method, params): (&str, Option<&str>),
+    headers: Vec<(HeaderName, HeaderValue)>,
+) -> Outgoing {
     let body = jsonrpc::request_body(id.raw(), method, params);
     Outgoing {
         verb: Method::POST,
-        headers: envelope::headers(method, None),
+        headers,
         body: envelope::dress(&body, &GATEWAY),
         timeout: backend.config.timeout,
         repeatable: true,
@@ -202,11 +211,17 @@ fn post(backend: &Backend, id: &OwnedId, method: &str, params: Option<&str>) -> 
     }
 }
 
-/// Sends a request of ours and reads its answer whole.
-pub(super) async fn request(backend: &Backend, ask: Ask<'_>, judged: Judged) -> Result<Outcome, Error> {
+/// Sends a request of ours and reads its answer whole. `headers` are all that it takes in the modern era.
+pub(super) async fn request(
+    backend: &Backend,
+    ask: Ask<'_>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    judged: Judged,
+) -> Result<Outcome, Error> {
     let exchange = async {
         let id = OwnedId::integer(ask.id);
-        let incoming = send(backend, post(backend, &id, ask.method, ask.params), judged).await?;
+        let outgoing = post_with(backend, &id, (ask.method, ask.params), headers);
+        let incoming = send(backend, outgoing, judged).await?;
         match verdict_on(backend, false, None, incoming).await? {
             Verdict::Answer(incoming) => answer(backend, None, incoming, id.borrow(), ask.max).await,
             Verdict::Refusal { code, .. } => Ok(Outcome::Error { code }),

@@ -1,11 +1,15 @@
-//! The gateway's own connection to a backend, in whichever era: for listings and probes.
+//! The gateway's own connection to a backend, in whichever era: for listings, probes and calls of the gateway's own.
 
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
+
 use super::{Ask, Caching, Discovered, Judged, Opened, Outcome, ServerCapabilities, modern, next_id};
 use crate::backend::Backend;
+use crate::bridge::envelope;
 use crate::era::Era;
 use crate::error::{Error, MaxBytes};
+use crate::jsonrpc::json_string;
 
 /// An open session, or what a server without sessions said of itself.
 #[derive(Clone, Debug)]
@@ -56,7 +60,29 @@ impl Own {
         let ask = Ask { id: next_id(), method, params, max };
         match self {
             Self::Legacy(opened) => super::request(backend, opened, ask, judged).await,
-            Self::Modern(_) => modern::request(backend, ask, judged).await,
+            Self::Modern(_) => modern::request(backend, ask, envelope::headers(method, None), judged).await,
+        }
+    }
+
+    /// Calls a tool, by the backend's own name, with arguments as JSON; `headers` repeat some of them for a modern backend. It
+    /// says nothing about the backend's health.
+    pub(crate) async fn call(
+        &self,
+        backend: &Backend,
+        tool: &str,
+        arguments: &str,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        max: MaxBytes,
+    ) -> Result<Outcome, Error> {
+        let method = "tools/call";
+        let params = format!("{{\"name\":{},\"arguments\":{arguments}}}", json_string(tool));
+        let ask = Ask { id: next_id(), method, params: Some(&params), max };
+        match self {
+            Self::Legacy(opened) => super::request(backend, opened, ask, Judged::No).await,
+            Self::Modern(_) => {
+                let headers = [envelope::headers(method, Some(tool)), headers].concat();
+                modern::request(backend, ask, headers, Judged::No).await
+            }
         }
     }
 
