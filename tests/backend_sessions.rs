@@ -262,6 +262,27 @@ async fn a_log_level_reaches_the_backends_that_take_one() {
     }
 }
 
+/// A call that overtakes its session's level is logged at the level before.
+#[tokio::test]
+async fn a_call_does_not_overtake_the_level_that_was_set_before_it() {
+    let backend = FakeBackend::named("a").tool("echo").logging().holding("logging/setLevel").start().await;
+    let proxy = TestProxy::fronting(&[&backend]).await;
+    let (client, other) = (proxy.client().await, proxy.client().await);
+    client.call("a__echo").await.result();
+    let calls = backend.calls().len();
+
+    client.ask("logging/setLevel", json!({ "level": "error" })).await.result();
+    let telling = backend.next_call().await;
+    let call = client.start_call("a__echo");
+    // Whose level nobody set does not wait.
+    other.call("a__echo").await.result();
+    assert_eq!(backend.calls().len(), calls + 1);
+
+    telling.result(&json!({}));
+    assert_eq!(call.await.unwrap().result(), spoken("echo"));
+    assert_eq!(backend.calls().len(), calls + 2);
+}
+
 #[tokio::test]
 async fn what_is_held_for_an_idle_session_is_released_and_made_anew() {
     let backend = FakeBackend::with_tool("a", "echo").await;

@@ -1,10 +1,11 @@
 //! One client session's side of one backend.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Session;
@@ -24,12 +25,19 @@ pub(crate) struct Leg {
     closed: AtomicBool,
     /// Whether a task tells the backend the session's level.
     telling: AtomicBool,
+    /// How often it was to be told, and how many of these times are over.
+    wanted: AtomicU64,
+    told: AtomicU64,
+    /// Woken when another one is.
+    telling_over: Notify,
     /// The session whose own stream is listened to, or that has none.
     heard: tokio::sync::watch::Sender<Option<Arc<Opened>>>,
 }
 
 /// How long a call waits for its session's own stream: what a backend asks there before it is listened to is lost.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// How long a call waits for a backend that is being told its session's level.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 /// The longest answer that is read where a backend is told something.
 const MAX_TOLD: MaxBytes = MaxBytes::fixed(64 * 1024);
 
@@ -42,6 +50,9 @@ impl Leg {
             opening: Arc::default(),
             closed: AtomicBool::new(false),
             telling: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            telling_over: Notify::new(),
             heard: tokio::sync::watch::Sender::new(None),
         }
     }
@@ -70,8 +81,44 @@ impl Leg {
         self.opened.load_full()
     }
 
-    /// The backend session, opened if need be. `lost` is one that the backend has forgotten.
+    /// The backend session, opened if need be, and told the level that the client set before. `lost` is one that the backend
+    /// has forgotten.
     pub(crate) async fn open(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        lost: Option<&Arc<Opened>>,
+    ) -> Result<Arc<Opened>, Error> {
+        let opened = self.opened(session, lost).await?;
+        let wanted = self.wanted.load(Ordering::SeqCst);
+        if self.told.load(Ordering::SeqCst) < wanted {
+            self.until_told(wanted).await;
+        }
+        Ok(opened)
+    }
+
+    /// Waits until the backend knows the level. What is sent after `logging/setLevel` was answered must not overtake it.
+    async fn until_told(&self, wanted: u64) {
+        let told = async {
+            loop {
+                let over = self.telling_over.notified();
+                if self.told.load(Ordering::SeqCst) >= wanted {
+                    return;
+                }
+                over.await;
+            }
+        };
+        if timeout(TOLD_WITHIN, told).await.is_err() {
+            // Once is enough: a backend that does not answer is not waited for by every call.
+            self.note_told(wanted);
+        }
+    }
+
+    fn note_told(&self, wanted: u64) {
+        self.told.fetch_max(wanted, Ordering::SeqCst);
+        self.telling_over.notify_waiters();
+    }
+
+    async fn opened(
         self: &Arc<Self>,
         session: &Arc<Session>,
         lost: Option<&Arc<Opened>>,
@@ -112,14 +159,15 @@ impl Leg {
         self.opened.load_full().filter(|opened| lost.is_none_or(|lost| !Arc::ptr_eq(lost, opened)))
     }
 
-    async fn open_now(&self, session: &Session) -> Result<Arc<Opened>, Error> {
+    async fn open_now(self: &Arc<Self>, session: &Arc<Session>) -> Result<Arc<Opened>, Error> {
         let opened = Arc::new(self.handshake(session).await?);
         self.backend.agreed(opened.version);
+        let level = session.level();
         if opened.logging()
-            && let Some(level) = session.level()
+            && let Some(level) = &level
         {
             // What the client set before holds for this session too.
-            self.set_level(&opened, &level).await;
+            self.set_level(&opened, level).await;
         }
         if opened.session_id.is_some() && !self.backend.offers_in_modern_only("resources/subscribe", &opened) {
             for uri in session.untold(&self.backend) {
@@ -129,6 +177,10 @@ impl Leg {
         }
         if self.opened.swap(Some(Arc::clone(&opened))).is_none() {
             self.backend.metrics.sessions.inc();
+        }
+        if session.level() != level {
+            // Whoever set it meanwhile saw no session to be told.
+            self.tell_level(session);
         }
         // In this order: whoever closes the leg now either sees the session or is seen here.
         if self.closed.load(Ordering::SeqCst) {
@@ -156,26 +208,29 @@ impl Leg {
     /// Has the backend told the session's level, if a session with it is open: by one task at a time, which goes on until what
     /// it told is what the client set last.
     pub(crate) fn tell_level(self: &Arc<Self>, session: &Arc<Session>) {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
         if self.telling.swap(true, Ordering::SeqCst) {
             return;
         }
         let (leg, session) = (Arc::clone(self), Arc::clone(session));
         tokio::spawn(async move {
-            let mut told = None;
+            let mut done = 0;
             loop {
-                let level = session.level();
-                if level == told {
+                let wanted = leg.wanted.load(Ordering::SeqCst);
+                if wanted == done {
                     leg.telling.store(false, Ordering::SeqCst);
-                    // Whoever set another one just before left it to this task.
-                    if session.level() == told || leg.telling.swap(true, Ordering::SeqCst) {
+                    // Whoever set another level just before left it to this task.
+                    if leg.wanted.load(Ordering::SeqCst) == done || leg.telling.swap(true, Ordering::SeqCst) {
                         return;
                     }
                     continue;
                 }
-                if let (Some(level), Some(opened)) = (&level, leg.current().filter(|opened| opened.logging())) {
-                    leg.set_level(&opened, level).await;
+                if let (Some(level), Some(opened)) = (session.level(), leg.current().filter(|opened| opened.logging()))
+                {
+                    leg.set_level(&opened, &level).await;
                 }
-                told = level;
+                leg.note_told(wanted);
+                done = wanted;
             }
         });
     }
