@@ -1,5 +1,7 @@
 //! Old configuration against new: what a running process can take up, and what it cannot.
 
+use serde_json::Value;
+
 use crate::Config;
 
 /// What a new configuration asks of a running process.
@@ -21,19 +23,26 @@ pub fn compare(old: &Config, new: &Config) -> Change {
     if old == new {
         return Change::None;
     }
+    let fields = restart_only(&old.redacted(), &new.redacted());
+    if fields.is_empty() { Change::Reload } else { Change::Restart { fields } }
+}
+
+/// What is different between two configurations, as [`Config::redacted`] shows them, and cannot change while a process runs:
+/// fields, as paths, in file order.
+pub fn restart_only(old: &Value, new: &Value) -> Vec<String> {
+    let sockets = |config: &Value| {
+        let listeners = config.get("listeners").and_then(Value::as_array).into_iter().flatten();
+        let socket = |listener: &Value| (listener.get("address").cloned(), listener.get("tls").is_some());
+        listeners.map(socket).collect::<Vec<_>>()
+    };
     let mut fields = Vec::new();
-    let addresses = |config: &Config| config.listeners.iter().map(|l| (l.address, l.tls.is_some())).collect::<Vec<_>>();
-    if addresses(old) != addresses(new) {
+    if sockets(old) != sockets(new) {
         fields.push("listeners".to_owned());
     }
-    if old.admin.address != new.admin.address {
-        fields.push("admin.address".to_owned());
+    for (field, pointer) in [("admin.address", "/admin/address"), ("log", "/log"), ("threads", "/threads")] {
+        if old.pointer(pointer) != new.pointer(pointer) {
+            fields.push(field.to_owned());
+        }
     }
-    if old.log != new.log {
-        fields.push("log".to_owned());
-    }
-    if old.threads != new.threads {
-        fields.push("threads".to_owned());
-    }
-    if fields.is_empty() { Change::Reload } else { Change::Restart { fields } }
+    fields
 }

@@ -35,7 +35,7 @@ mod yaml;
 use std::path::{Path, PathBuf};
 
 pub use backend::*;
-pub use change::{Change, compare};
+pub use change::{Change, compare, restart_only};
 pub use diagnostic::{Diagnostic, Report};
 pub use limit::*;
 pub use listener::*;

@@ -2,6 +2,7 @@
 
 mod ask;
 mod live;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -15,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use toolgate_config::{Config, Lock, Log};
 
-pub use self::ask::{health, upgrade};
+pub use self::ask::{Operator, health, upgrade};
+pub use self::plan::plan;
 use crate::app::{App, Running};
 use crate::backend::Backend;
 use crate::catalog::{Kind, Omission};
@@ -62,6 +64,15 @@ fn print(text: &str) -> u8 {
 
 fn load(path: &Path) -> Result<Config, u8> {
     toolgate_config::load(path).map_err(|report| fail(CONFIG, report))
+}
+
+/// The same where everything that can be found wrong without a network matters.
+fn checked(path: &Path) -> Result<Config, u8> {
+    let config = load(path)?;
+    match crate::app::check(config.clone()) {
+        Ok(()) => Ok(config),
+        Err(problem) => Err(fail(CONFIG, format!("{}: {problem}", path.display()))),
+    }
 }
 
 /// `run`: serves until a signal ends it.
@@ -226,13 +237,10 @@ async fn until_stopped(
 
 /// `check`: everything that can be found wrong without a network, and with one if it is to be `live`.
 pub fn check(path: &Path, live: bool) -> u8 {
-    let config = match load(path) {
+    let config = match checked(path) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(problem) = crate::app::check(config.clone()) {
-        return fail(CONFIG, format!("{}: {problem}", path.display()));
-    }
     let said = print(&format!("{}: ok\n", path.display()));
     if live { asking(path, config, live::check).max(said) } else { said }
 }

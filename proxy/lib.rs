@@ -117,6 +117,7 @@ mod metrics;
 mod admin;
 pub mod cli;
 mod demo;
+mod difference;
 mod log;
 mod reload;
 mod seal;

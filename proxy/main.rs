@@ -41,6 +41,14 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Say what a reload would change in a gateway that runs; exits with 78 when it would be rejected, 1 when that cannot be said
+    Plan {
+        /// The configuration to reload with
+        file: PathBuf,
+        /// The gateway, by the URL of its operator's listener
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9464")]
+        against: cli::Operator,
+    },
     /// Print the merged tools of all backends as a client would see them; exits with 1 when a backend could not be listed
     Tools {
         /// The configuration
@@ -92,6 +100,7 @@ fn main() -> ExitCode {
         Command::Run { config } => cli::run(config),
         Command::Demo => cli::demo(),
         Command::Check { file, live } => cli::check(&file, live),
+        Command::Plan { file, against } => cli::plan(&file, &against),
         Command::Tools { config } => cli::tools(&config),
         Command::Pin { config, backends } => cli::pin(&config, &backends),
         Command::Health { admin, alive } => cli::health(admin, alive),

@@ -1,6 +1,6 @@
 //! A new configuration while running: read, compare, build whole, swap, retire the old. Any failure keeps the old world.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use toolgate_config::{Change, Config, compare};
 
+use crate::difference::{self, Difference};
 use crate::gateway::{Gateway, Phase};
 use crate::snapshot::Snapshot;
 use crate::tls::{Certificates, Resolver};
@@ -47,22 +48,14 @@ pub(crate) struct Reloaded {
 /// Changes of one reload that are told one by one.
 const TOLD: usize = 64;
 
-/// What is different between two configurations as the operator sees them, by the paths of their keys. What has a `name` is
-/// found by it, wherever it stands in its list.
+/// What is different between two configurations as the operator sees them, one key each.
 fn changes(old: &Value, new: &Value) -> Vec<String> {
-    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    flatten(String::new(), old, &mut before);
-    flatten(String::new(), new, &mut after);
-    let mut told = Vec::new();
-    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    for key in keys {
-        match (before.get(key), after.get(key)) {
-            (Some(old), Some(new)) if old != new => told.push(format!("{key}: {old} became {new}")),
-            (Some(old), None) => told.push(format!("{key}: {old} is gone")),
-            (None, Some(new)) => told.push(format!("{key}: {new} is new")),
-            _ => {}
-        }
-    }
+    let told = |Difference { key, old, new }| match (old, new) {
+        (Some(old), Some(new)) => format!("{key}: {old} became {new}"),
+        (Some(old), None) => format!("{key}: {old} is gone"),
+        (None, new) => format!("{key}: {} is new", new.unwrap_or_default()),
+    };
+    let mut told: Vec<_> = difference::between(old, new).into_iter().map(told).collect();
     let more = told.len().saturating_sub(TOLD);
     told.truncate(TOLD);
     if more > 0 {
@@ -72,25 +65,6 @@ fn changes(old: &Value, new: &Value) -> Vec<String> {
         told.push("a secret, a certificate or another file that it names".to_owned());
     }
     told
-}
-
-fn flatten(path: String, value: &Value, into: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Object(members) if !members.is_empty() => {
-            for (key, value) in members {
-                flatten(if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, value, into);
-            }
-        }
-        Value::Array(items) if items.iter().any(Value::is_object) => {
-            for (index, item) in items.iter().enumerate() {
-                let which = item.get("name").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
-                flatten(format!("{path}[{which}]"), item, into);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            into.insert(path, value.to_string());
-        }
-    }
 }
 
 /// Whether somebody waits to hear how a reload went. That a look at the files found nothing new is worth no count.

@@ -130,7 +130,7 @@ async fn of_two_backends_with_one_name_the_first_has_it() {
     assert_eq!(client.call("z").await.result(), spoken("z"));
     assert_eq!(proxy.metric("toolgate_catalog_collisions").await, Some(1.0));
     let left_out = proxy.page("/catalog").await.json()["backends"][1]["leftOut"].clone();
-    assert_eq!(left_out, json!([{ "tool": "x", "why": "backend `first` already has a tool `x`" }]));
+    assert_eq!(left_out, json!([{ "tool": "x", "why": "backend `first` already has a tool `x`", "owner": "first" }]));
 }
 
 #[tokio::test]

@@ -97,9 +97,9 @@ async fn of_two_with_one_name_the_first_has_it() {
     assert_eq!(known(&proxy, "resourceTemplates").await, ["a:{x}", "a:{y}"]);
     let left_out = catalog(&proxy).await["backends"][1]["leftOut"].clone();
     let expected = json!([
-        { "prompt": "p", "why": "backend `first` already has a prompt `p`" },
-        { "resource": "a:1", "why": "backend `first` already has a resource `a:1`" },
-        { "resourceTemplate": "a:{x}", "why": "backend `first` already has a resourceTemplate `a:{x}`" },
+        { "prompt": "p", "why": "backend `first` already has a prompt `p`", "owner": "first" },
+        { "resource": "a:1", "why": "backend `first` already has a resource `a:1`", "owner": "first" },
+        { "resourceTemplate": "a:{x}", "why": "backend `first` already has a resourceTemplate `a:{x}`", "owner": "first" },
     ]);
     assert_eq!(left_out, expected);
     assert_eq!(proxy.metric("toolgate_catalog_collisions").await, Some(3.0));

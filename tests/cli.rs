@@ -117,7 +117,7 @@ async fn help_and_version_are_no_errors() {
 
     assert_eq!((help.0, version.0), (Some(0), Some(0)));
     assert!(
-        ["run", "demo", "check", "tools", "pin", "health", "upgrade", "schema", "dashboard", "alerts"]
+        ["run", "demo", "check", "plan", "tools", "pin", "health", "upgrade", "schema", "dashboard", "alerts"]
             .iter()
             .all(|command| help.1.contains(command)),
         "{}",

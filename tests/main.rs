@@ -34,6 +34,7 @@ mod logs;
 mod messages;
 mod methods;
 mod misbehaviour;
+mod plan;
 mod questions;
 mod readme;
 mod reload;

@@ -22,7 +22,7 @@ use toolgate_config::Reach;
 use self::live::Live;
 use crate::backend::Backend;
 use crate::catalog::drift::{Drift, Seen};
-use crate::catalog::{Kind, Merged};
+use crate::catalog::{Kind, LeftOut, Merged, Omission};
 use crate::gateway::{Gateway, Phase};
 use crate::reload::Outcome;
 use crate::reply::{Body, Reply, Source};
@@ -259,6 +259,14 @@ fn tokens(bytes: usize) -> usize {
     bytes.div_ceil(4)
 }
 
+fn left_out(omission: &Omission) -> Value {
+    let mut view = json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() });
+    if let LeftOut::Collision { owner, .. } = &omission.why {
+        view["owner"] = json!(owner.as_str());
+    }
+    view
+}
+
 /// What clients are shown, and how it came to be.
 #[derive(Serialize)]
 struct CatalogPage<'a> {
@@ -277,9 +285,7 @@ impl<'a> CatalogPage<'a> {
                 "state": part.freshness.as_str(),
                 "toolBytes": part.bytes,
                 "toolTokensEstimated": tokens(part.bytes),
-                "leftOut": part.left_out.iter()
-                    .map(|omission| json!({ omission.kind.noun(): omission.own, "why": omission.why.to_string() }))
-                    .collect::<Vec<_>>(),
+                "leftOut": part.left_out.iter().map(left_out).collect::<Vec<_>>(),
             });
             for kind in Kind::ALL {
                 view[kind.field()] = json!(part.shown.get(kind));

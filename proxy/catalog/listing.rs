@@ -67,8 +67,23 @@ impl Listing {
             });
             Arc::new(Listed { entries: entries.collect(), ..Listed::none(caching) })
         };
+        Self::made(era, caching, Kind::ALL.map(listed))
+    }
+
+    /// What a backend would list that has tools of these names, and of which nothing else is known.
+    pub(crate) fn named<'a>(tools: impl Iterator<Item = &'a str>) -> Self {
+        let entry = |name| {
+            let definition = format!(r#"{{"name":{},"inputSchema":{{"type":"object"}}}}"#, jsonrpc::json_string(name));
+            Entry::read(Kind::Tools, Era::Legacy, &RawValue::from_string(definition).ok()?).ok()
+        };
+        let none = || Listed::none(Caching::NONE);
+        let tools = Listed { entries: tools.filter_map(entry).collect(), ..none() };
+        Self::made(Era::Legacy, Caching::NONE, [tools, none(), none(), none()].map(Arc::new))
+    }
+
+    fn made(era: Era, caching: Caching, lists: [Arc<Listed>; 4]) -> Self {
         Self {
-            lists: PerKind(Kind::ALL.map(listed)),
+            lists: PerKind(lists),
             failures: PerKind::default(),
             capabilities: ServerCapabilities::NONE,
             instructions: None,

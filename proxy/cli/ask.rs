@@ -1,8 +1,12 @@
 //! Commands that ask a gateway that runs, by its operator's listener: an image need hold nothing to ask with but this binary.
 
 use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
+
+use http::uri::Authority;
+use serde::de::DeserializeOwned;
 
 use super::{FAILURE, fail, print};
 
@@ -10,8 +14,60 @@ use super::{FAILURE, fail, print};
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// How long an upgrade may take, and a little more: the gateway gives up on it before.
 const UPGRADE: Duration = Duration::from_secs(75);
-/// How much of an answer is read; those that are expected are some lines.
-const MOST: usize = 16 * 1024;
+/// How long a page may take that tells all that a gateway has.
+const PAGE: Duration = Duration::from_secs(10);
+/// How much of an answer is read that should be some lines.
+const LINES: usize = 16 * 1024;
+/// How much of a page is read that tells all that a gateway has.
+const ALL: usize = 256 * 1024 * 1024;
+
+/// The operator's listener of a gateway, by its URL: `http://127.0.0.1:9464`.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// Host and port.
+    authority: String,
+}
+
+impl FromStr for Operator {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> std::result::Result<Self, Self::Err> {
+        let rest = url.strip_prefix("http://").unwrap_or(url);
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        let is_one = authority.parse().is_ok_and(|one: Authority| one.port().is_some() && !authority.contains('@'));
+        if is_one { Ok(Self { authority: authority.to_owned() }) } else { Err("it is no http://HOST:PORT") }
+    }
+}
+
+impl Operator {
+    /// What a page of it says, as JSON; or why that cannot be had, and what to do.
+    pub(super) fn page<T: DeserializeOwned>(&self, page: &str) -> std::result::Result<T, String> {
+        self.answer(page).map_err(|problem| {
+            format!(
+                "http://{}{page}: {problem}; `--against` takes the URL of the operator's listener (`admin.address`) of a \
+                 gateway that runs",
+                self.authority
+            )
+        })
+    }
+
+    fn answer<T: DeserializeOwned>(&self, page: &str) -> std::result::Result<T, String> {
+        let addresses = self.authority.to_socket_addrs().map_err(|problem| problem.to_string())?;
+        let mut answer = Err("its name has no address".to_owned());
+        for address in addresses {
+            answer = ask(address, "GET", page, PAGE, ALL).map_err(|problem| problem.to_string());
+            if answer.is_ok() {
+                break;
+            }
+        }
+        match answer? {
+            (200, said) => serde_json::from_str(&said).map_err(|_| NO_GATEWAY.to_owned()),
+            (status, _) => Err(format!("HTTP {status}")),
+        }
+    }
+}
+
+const NO_GATEWAY: &str = "what answers there is no gateway";
 
 /// `health`: prints what the gateway whose operator's listener is at `admin` says of itself: whether it takes calls, or only
 /// whether it is `alive`. [`super::OK`] if so.
@@ -27,15 +83,15 @@ pub fn upgrade(admin: SocketAddr) -> u8 {
 
 /// Prints the answer; one that is no success goes to standard error.
 fn tell(admin: SocketAddr, verb: &str, page: &str, limit: Duration) -> u8 {
-    match ask(admin, verb, page, limit) {
+    match ask(admin, verb, page, limit, LINES) {
         Ok((200, said)) => print(&said),
         Ok((status, said)) => fail(FAILURE, format!("http://{admin}{page}: HTTP {status}: {}", said.trim_end())),
         Err(problem) => fail(FAILURE, format!("http://{admin}{page}: {problem}")),
     }
 }
 
-/// Status and body of a page.
-fn ask(admin: SocketAddr, verb: &str, page: &str, limit: Duration) -> Result<(u16, String)> {
+/// Status and body of a page, of which no more than about `most` bytes are read.
+fn ask(admin: SocketAddr, verb: &str, page: &str, limit: Duration, most: usize) -> Result<(u16, String)> {
     let until = Instant::now() + limit;
     let left = || match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(Error::from(ErrorKind::TimedOut)),
@@ -46,8 +102,8 @@ fn ask(admin: SocketAddr, verb: &str, page: &str, limit: Duration) -> Result<(u1
     let request = format!("{verb} {page} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let mut piece = [0; 1024];
-    while answer.len() < MOST {
+    let mut piece = [0; 16 * 1024];
+    while answer.len() < most {
         stream.set_read_timeout(left()?)?;
         match stream.read(&mut piece) {
             Ok(0) => break,
@@ -57,7 +113,7 @@ fn ask(admin: SocketAddr, verb: &str, page: &str, limit: Duration) -> Result<(u1
             Err(problem) => return Err(problem),
         }
     }
-    let strange = || Error::other("what answers there is no gateway");
+    let strange = || Error::other(NO_GATEWAY);
     let text = String::from_utf8_lossy(&answer);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(strange)?;
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(strange)?;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use toolgate_config::Catalog as Settings;
 
 use super::{FAILURE, LIST_DEADLINE, OK, print, problem};
 use crate::backend::Backend;
-use crate::catalog::{Kind, LONG_NAME, LeftOut, Merged, Omission, refresh};
+use crate::catalog::{Kind, LONG_NAME, LeftOut, Omission, Part, refresh};
 use crate::gateway::Gateway;
 
 /// A certificate that lasts less than this is a problem.
@@ -19,29 +20,29 @@ const SOON: Duration = Duration::from_secs(14 * 86_400);
 /// one cannot be listed, has a certificate that expires within two weeks, or something that clients are not shown.
 pub(super) async fn check(gateway: &Arc<Gateway>) -> u8 {
     let snapshot = gateway.snapshot();
-    let settings = snapshot.config.catalog;
-    let asking = snapshot.backends.iter().map(|backend| async move {
+    let mut code = ask(&snapshot.backends, &snapshot.config.catalog).await;
+    let is_bad =
+        |backend: &Arc<Backend>| backend.listing_problem().is_some() || lasts(backend).is_some_and(|left| left < SOON);
+    let (_, merged) = snapshot.remerge();
+    let (findings, is_wrong) = findings(&merged.parts);
+    code = code.max(print(&(findings + &long_names(merged.names()))));
+    if is_wrong || snapshot.backends.iter().any(is_bad) { code.max(FAILURE) } else { code }
+}
+
+/// Asks backends, and prints what each says as soon as it does, or why it cannot be listed.
+pub(super) async fn ask(backends: &[Arc<Backend>], settings: &Settings) -> u8 {
+    let asking = backends.iter().map(|backend| async move {
         let began = Instant::now();
-        refresh::list_once(backend, &settings, LIST_DEADLINE).await;
+        refresh::list_once(backend, settings, LIST_DEADLINE).await;
         let took = began.elapsed();
         (backend, took, problem(backend).await)
     });
     let mut asking: FuturesUnordered<_> = asking.collect();
     let mut code = OK;
     while let Some((backend, took, problem)) = asking.next().await {
-        if let Some(problem) = problem {
-            code = code.max(print(&format!("{problem}\n"))).max(FAILURE);
-            continue;
-        }
-        code = code.max(print(&told(backend, took)));
-        if lasts(backend).is_some_and(|left| left < SOON) {
-            code = code.max(FAILURE);
-        }
+        code = code.max(print(&problem.map_or_else(|| told(backend, took), |problem| problem + "\n")));
     }
-    let (_, merged) = snapshot.remerge();
-    let (findings, is_wrong) = findings(&merged);
-    code = code.max(print(&findings));
-    if is_wrong { code.max(FAILURE) } else { code }
+    code
 }
 
 /// What one backend is.
@@ -72,10 +73,10 @@ fn lasts(backend: &Backend) -> Option<Duration> {
     Some(backend.certificate_not_after()?.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What is left out of the lists, and names that some clients refuse; and whether anything of that is wrong.
-fn findings(merged: &Merged) -> (String, bool) {
+/// What is left out of the lists, and whether anything of that is wrong.
+pub(super) fn findings<'a>(parts: impl IntoIterator<Item = &'a Part>) -> (String, bool) {
     let (mut said, mut is_wrong) = (String::new(), false);
-    for part in &merged.parts {
+    for part in parts {
         for Omission { kind, own, why } in &part.left_out {
             let is_shown = matches!(why, LeftOut::Unpinned { is_shown: true, .. });
             is_wrong |= !is_shown;
@@ -83,11 +84,17 @@ fn findings(merged: &Merged) -> (String, bool) {
             let _ = writeln!(said, "backend `{}`: {} `{own}` {what}{why}", part.backend, kind.noun());
         }
     }
-    for name in merged.names().filter(|name| name.len() > LONG_NAME) {
+    (said, is_wrong)
+}
+
+/// Names that some clients refuse.
+pub(super) fn long_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut said = String::new();
+    for name in names.filter(|name| name.len() > LONG_NAME) {
         let _ = writeln!(
             said,
             "tool `{name}`: its name has more than {LONG_NAME} characters, which some model providers refuse"
         );
     }
-    (said, is_wrong)
+    said
 }
