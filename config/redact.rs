@@ -267,7 +267,17 @@ fn log(log: &runtime::Log) -> Value {
         ("format", Some(json!(format(log.format)))),
         ("level", Some(json!(level(log.level)))),
         ("calls", log.calls.as_ref().map(|path| json!(path.to_string_lossy()))),
+        ("payloads", Some(payloads(&log.payloads))),
     ])
+}
+
+fn payloads(payloads: &runtime::Payloads) -> Value {
+    json!({
+        "arguments": payloads.arguments,
+        "results": payloads.results,
+        "redact": patterns(&payloads.redact),
+        "max": show_size(payloads.max),
+    })
 }
 
 fn format(format: LogFormat) -> &'static str {

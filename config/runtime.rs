@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::tool::Pattern;
 use crate::value::SessionKey;
 
 /// `admin`: the operator's listener. Nothing of it is reachable through `listeners`.
@@ -132,6 +133,47 @@ pub struct Log {
     /// The file that the line of each call goes to, which may be moved away while it is written to. Default: with all others, to
     /// standard output. Restart-only.
     pub calls: Option<PathBuf>,
+    /// What of calls their lines have, beside what they were and how they ended. Default: nothing. Restart-only.
+    pub payloads: Payloads,
+}
+
+/// `log.payloads`: what calls were given and what they gave, in their lines.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Payloads {
+    /// Whether the arguments are logged. Default false.
+    pub arguments: bool,
+    /// Whether the result is logged. Default false.
+    pub results: bool,
+    /// Keys whose values are not logged, in lower case, in which keys are compared. Default [`DEFAULT_REDACT`].
+    pub redact: Vec<Pattern>,
+    /// Bytes of each that are logged. Default 4 KiB.
+    pub max: u64,
+}
+
+/// Keys whose values are not logged when `redact` is not given.
+pub const DEFAULT_REDACT: [&str; 14] = [
+    "*password*",
+    "*passwd*",
+    "*passphrase*",
+    "*secret*",
+    "*token*",
+    "*api?key*",
+    "*apikey*",
+    "*authorization*",
+    "*cookie*",
+    "*credential*",
+    "*private?key*",
+    "*privatekey*",
+    "*access?key*",
+    "requeststate",
+];
+
+impl Default for Payloads {
+    fn default() -> Self {
+        let redact = DEFAULT_REDACT.map(|key| Pattern(key.to_owned())).into();
+        Self { arguments: false, results: false, redact, max: 4 * 1024 }
+    }
 }
 
 /// How a log line looks.

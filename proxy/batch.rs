@@ -81,8 +81,12 @@ impl Batch {
             match reply.body {
                 Body::Whole(pieces) if pieces.is_empty() => reply.record.into_iter().for_each(Record::written),
                 Body::Whole(pieces) => {
+                    let whole = pieces.concat();
                     self.writing = reply.record;
-                    return Next::Chunk(sse::event(&pieces.concat()));
+                    if let Some(payload) = self.writing.as_mut().and_then(|record| record.payload.as_mut()) {
+                        payload.json(&whole);
+                    }
+                    return Next::Chunk(sse::event(&whole));
                 }
                 Body::Stream(source) => {
                     let wrap = !source.is_event_stream();
@@ -111,7 +115,13 @@ impl Batch {
 
 impl Current {
     async fn next(&mut self) -> Next {
-        match self.source.next().await {
+        let next = self.source.next().await;
+        if let (Next::Chunk(chunk), Some(record)) = (&next, &mut self.record)
+            && let Some(payload) = &mut record.payload
+        {
+            payload.take(chunk, !self.wrap);
+        }
+        match next {
             Next::Chunk(chunk) if self.wrap => Next::Chunk(self.wrap_chunk(&chunk)),
             Next::End(end) => {
                 self.record.take().into_iter().for_each(|record| record.ended(&end));

@@ -110,6 +110,7 @@ mod batch;
 mod reply;
 mod error;
 mod recent;
+mod payload;
 mod record;
 mod metrics;
 

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use toolgate_config::BackendName;
 use tracing::Level;
+use tracing::field::display;
 
 use crate::dispatch::RequestId;
 use crate::error::{Error, Kind, Side};
 use crate::log::CALLS;
 use crate::metrics::{Counted, EraLabel, MethodMetrics, OTHER};
+use crate::payload::Payload;
 use crate::recent::Failed;
 use crate::reply::End;
 
@@ -27,6 +29,8 @@ pub(crate) struct Record {
     side: Side,
     expected: Option<Kind>,
     kind: Option<Kind>,
+    /// What it brought and what it got, of a call, where that is logged.
+    pub(crate) payload: Option<Box<Payload>>,
 }
 
 /// Which tool a call went to.
@@ -57,6 +61,7 @@ impl Record {
             side: Side::Downstream,
             expected: None,
             kind: None,
+            payload: None,
         })
     }
 
@@ -155,10 +160,18 @@ impl Record {
         let (id, client, method, outcome) = (self.request_id.as_str(), self.client, self.method.name(), kind.as_str());
         let (ms, error) = ((took.as_secs_f64() * 1e6).round() / 1000.0, self.error.as_deref().unwrap_or(""));
         let session = self.session_digits();
+        let payload = self.payload.as_ref();
+        let result = payload.and_then(|payload| payload.result());
+        // Where there is nothing in them, they are no fields.
+        let (arguments, result) = (payload.and_then(|payload| payload.arguments()).map(display), result.map(display));
         if is_warning {
-            tracing::warn!(target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, "call");
+            tracing::warn!(
+                target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, arguments, result, "call"
+            );
         } else {
-            tracing::info!(target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, "call");
+            tracing::info!(
+                target: CALLS, id, %client, session, method, tool, backend, outcome, ms, error, arguments, result, "call"
+            );
         }
     }
 }

@@ -1,12 +1,14 @@
 //! `health`, `catalog`, `sessions`, `bridge`, `log`, `reload`, `drain`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::session_keys;
-use crate::grammar::{duration, duration_or_none, size};
-use crate::runtime::{Bridge, Catalog, Drain, Health, Log, LogFormat, LogLevel, Reload, Sessions};
-use crate::walk::{Section, Value, quote};
+use crate::grammar::{duration, duration_or_none, show_size, size};
+use crate::runtime::{Bridge, Catalog, Drain, Health, Log, LogFormat, LogLevel, Payloads, Reload, Sessions};
+use crate::tool::Pattern;
+use crate::walk::{Section, Value, Wrong, quote};
 
 pub(super) fn health(value: &Value<'_>) -> Option<Health> {
     value.section(health_of)
@@ -90,6 +92,41 @@ pub(super) fn log(value: &Value<'_>) -> Option<Log> {
         format: s.optional("format", |value| value.choice(&formats)).unwrap_or_default(),
         level: s.optional("level", |value| value.choice(&levels)).unwrap_or_default(),
         calls: s.optional("calls", log_file),
+        payloads: s.optional("payloads", payloads).unwrap_or_default(),
+    })
+}
+
+/// The least has room for what is said in place of what is hidden; the most for a line that is still one.
+const PAYLOAD: RangeInclusive<u64> = 64..=64 * 1024;
+
+fn payloads(value: &Value<'_>) -> Option<Payloads> {
+    let default = Payloads::default();
+    value.section(|s| Payloads {
+        arguments: s.optional("arguments", Value::flag).unwrap_or(default.arguments),
+        results: s.optional("results", Value::flag).unwrap_or(default.results),
+        redact: s.optional("redact", |value| value.list(key_pattern)).unwrap_or(default.redact),
+        max: s.optional("max", payload_size).unwrap_or(default.max),
+    })
+}
+
+fn payload_size(value: &Value<'_>) -> Option<u64> {
+    let given = size(value)?;
+    if !PAYLOAD.contains(&given) {
+        let (least, most) = (show_size(*PAYLOAD.start()), show_size(*PAYLOAD.end()));
+        value.problem(format!("expected a size from {least} to {most}"));
+        return None;
+    }
+    Some(given)
+}
+
+/// A pattern for keys of JSON, whose case does not matter.
+fn key_pattern(value: &Value<'_>) -> Option<Pattern> {
+    const LONGEST: usize = 128;
+    value.parsed("a pattern such as password or *token*", |text| {
+        if (1..=LONGEST).contains(&text.len()) {
+            return Ok(Pattern(text.to_lowercase()));
+        }
+        Err(Wrong::new(format!("a pattern of 1 to {LONGEST} characters, such as password or *token*")))
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 
 use super::backend::BackendTls;
-use super::value::{Duration, FilePath, Number, OrVariable, Secret, Size};
+use super::value::{Duration, FilePath, KeyPattern, Number, OrVariable, Secret, Size};
 
 /// How backends are probed, and when they are taken out.
 #[derive(JsonSchema)]
@@ -124,6 +124,23 @@ pub(super) struct Log {
     /// A file for the line of each call, which may be moved away while it is written to. Default: standard output, with all other
     /// lines. Takes effect at a restart.
     calls: Option<FilePath>,
+    /// What calls of tools were given and what they gave, in their lines. Default: neither. Takes effect at a restart.
+    payloads: Option<Payloads>,
+}
+
+/// What calls of tools were given and what they gave, in their lines, as JSON.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Payloads {
+    /// Whether the arguments are logged, as `arguments`. Default false.
+    arguments: Option<OrVariable<bool>>,
+    /// Whether the result is logged, as `result`. Default false.
+    results: Option<OrVariable<bool>>,
+    /// Patterns for the keys whose values are not logged, at any depth. Default: those of passwords, secrets, tokens, keys,
+    /// cookies and credentials.
+    redact: Option<Vec<KeyPattern>>,
+    /// How much of each is logged, from 64B to 64KiB; of what is longer, the beginning. Default `4KiB`.
+    max: Option<Size>,
 }
 
 /// How a log line looks.

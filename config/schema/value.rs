@@ -67,6 +67,8 @@ text! {
     ToolName = r"^[A-Za-z0-9_.-]{1,128}$|\$\{";
     #[doc = "A pattern for names of tools: `*` for any run of characters, `?` for one. Case matters."]
     Pattern = r"^[!-~]{1,128}$|\$\{";
+    #[doc = "A pattern for keys: `*` for any run of characters, `?` for one. Case does not matter."]
+    KeyPattern = r"^.{1,128}$|\$\{";
     #[doc = "An IP address and a port: `127.0.0.1:8080`, `[::]:8443`."]
     Address = r"^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]+$|\$\{";
     #[doc = "A host: `mcp.example.com`, `*.example.com`, `localhost:8080`, `[::1]`, `*`."]

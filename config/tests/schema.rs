@@ -32,7 +32,7 @@ webhook:
   tls: {}
 sessions: { keys: [{ env: A }] }
 bridge: {}
-log: {}
+log: { payloads: {} }
 reload: {}
 drain: {}
 ";

@@ -3,6 +3,7 @@
 //! [`Splitter`] is for relaying: bytes pass on as they are, and only what needs a decision is held back. [`Events`] is
 //! for streams that end here. Neither knows of HTTP, and neither reconnects.
 
+mod beginnings;
 mod events;
 mod splitter;
 mod tagger;
@@ -14,6 +15,7 @@ use memchr::memchr2;
 
 use crate::error::MaxBytes;
 
+pub(crate) use self::beginnings::Beginnings;
 pub(crate) use self::events::{Event, Events};
 pub(crate) use self::splitter::{Piece, Splitter};
 pub(crate) use self::tagger::Tagger;

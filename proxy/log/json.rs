@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime as Timer};
 use tracing_subscriber::layer::Context;
 
-use super::Kinds;
+use super::{CALLS, Kinds};
 
 /// Up to the seconds: `2026-07-28T00:00:00`.
 const DATE: usize = 19;
@@ -32,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Json {
             line.extend_from_slice(b"\",\"level\":\"");
             line.extend_from_slice(event.metadata().level().as_str().as_bytes());
             line.push(b'"');
-            event.record(&mut Fields(&mut line));
+            event.record(&mut Fields { line: &mut line, is_call: event.metadata().target() == CALLS });
             line.extend_from_slice(b"}\n");
             self.0.of(event.metadata()).push(&line);
         });
@@ -56,7 +56,13 @@ fn push_time(line: &mut Vec<u8>) {
     let _ = write!(line, ".{:06}Z", now.subsec_micros());
 }
 
-struct Fields<'a>(&'a mut Vec<u8>);
+/// The fields of a call that are JSON already.
+const JSON: [&str; 2] = ["arguments", "result"];
+
+struct Fields<'a> {
+    line: &'a mut Vec<u8>,
+    is_call: bool,
+}
 
 impl Fields<'_> {
     fn push(&mut self, field: &Field, value: impl Serialize) {
@@ -64,11 +70,15 @@ impl Fields<'_> {
         if field.name().starts_with("log.") {
             return;
         }
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(field.name().as_bytes());
-        self.0.extend_from_slice(b"\":");
+        self.push_key(field);
         // Numbers and text can always be written.
-        let _ = serde_json::to_writer(&mut *self.0, &value);
+        let _ = serde_json::to_writer(&mut *self.line, &value);
+    }
+
+    fn push_key(&mut self, field: &Field) {
+        self.line.extend_from_slice(b",\"");
+        self.line.extend_from_slice(field.name().as_bytes());
+        self.line.extend_from_slice(b"\":");
     }
 }
 
@@ -96,7 +106,12 @@ impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = String::new();
         let _ = write!(text, "{value:?}");
-        self.push(field, text);
+        if self.is_call && JSON.contains(&field.name()) {
+            self.push_key(field);
+            self.line.extend_from_slice(text.as_bytes());
+        } else {
+            self.push(field, text);
+        }
     }
 }
 

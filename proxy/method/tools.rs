@@ -12,12 +12,14 @@ use crate::dispatch::{Client, Exchange};
 use crate::error::Error;
 use crate::jsonrpc;
 use crate::limit::{self, Caller, Exceeded, ExceededKind, Permit};
+use crate::payload::Payload;
 use crate::reply::Reply;
 use crate::route::{self, Target};
 
 /// To the backend that owns the tool, under its own name there, and nothing else changed.
 pub(super) fn call<'a>(exchange: &'a mut Exchange<'_>) -> BoxFuture<'a, Result<Reply, Error>> {
     async move {
+        exchange.record.payload = Payload::of(&exchange.snapshot.config, exchange.params.arguments);
         let name = exchange.params.name().ok_or_else(no_name)?;
         let mut catalog = exchange.snapshot.catalog();
         if catalog.route(&name).is_none() && route::was_parked(exchange) {

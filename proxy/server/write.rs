@@ -13,6 +13,7 @@ use crate::backend::sse;
 use crate::deadline::at_once;
 use crate::error::Error;
 use crate::gateway::{Gateway, Phase};
+use crate::payload::Payload;
 use crate::record::Record;
 use crate::reply::{Body, End, Next, Reply, Source};
 
@@ -44,6 +45,11 @@ pub(super) struct Writer<'a> {
     pub(super) keep_alive: Duration,
 }
 
+/// What is logged of the call that this answers, where it is.
+fn payload(reply: &mut Reply) -> Option<&mut Payload> {
+    reply.record.as_mut()?.payload.as_deref_mut()
+}
+
 /// Counts an open stream, until dropped.
 struct Open(IntGauge);
 
@@ -69,6 +75,9 @@ impl Writer<'_> {
         {
             return Written::Broken;
         }
+        if let Some(payload) = payload(reply) {
+            pieces.iter().for_each(|piece| payload.json(piece));
+        }
         reply.record.take().into_iter().for_each(Record::written);
         Written::Whole
     }
@@ -81,7 +90,7 @@ impl Writer<'_> {
         }
         let open = self.count(&source);
         let mut last = Vec::new();
-        let ended = self.relay(downstream, &mut source, &mut last).await;
+        let ended = self.relay(downstream, &mut source, &mut last, payload(reply)).await;
         let (is_whole, end) = match ended {
             Ended::Well(end) => (true, Some(end)),
             // The client must not take what it got for complete.
@@ -114,7 +123,13 @@ impl Writer<'_> {
 
     /// Moves bytes until there are no more to be moved. What is there at the same time is written at once; `last` is what can
     /// go with the end.
-    async fn relay(&self, downstream: &mut Downstream, source: &mut Source, last: &mut Vec<Bytes>) -> Ended {
+    async fn relay(
+        &self,
+        downstream: &mut Downstream,
+        source: &mut Source,
+        last: &mut Vec<Bytes>,
+        mut payload: Option<&mut Payload>,
+    ) -> Ended {
         let ends = source.ends();
         let stopping = async {
             match ends {
@@ -148,7 +163,12 @@ impl Writer<'_> {
                 },
             };
             match next {
-                Next::Chunk(chunk) => last.push(chunk),
+                Next::Chunk(chunk) => {
+                    if let Some(payload) = &mut payload {
+                        payload.take(&chunk, source.is_event_stream());
+                    }
+                    last.push(chunk);
+                }
                 Next::End(end) => return Ended::Well(end),
                 Next::Broken(error) => {
                     let _ = downstream.send(last, false).await;
