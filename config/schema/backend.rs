@@ -10,9 +10,10 @@ use super::value::{Duration, FilePath, Name, NamePart, Number, OrVariable, Patte
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct Backend {
-    /// Its name, unique in the file: in the names of its tools, in metrics, logs and errors.
+    /// Its name, unique in the file, 1 to 64 of `A-Za-z0-9_.-`: in the names of its tools, in metrics, logs and errors.
     name: Name,
-    /// Where it speaks MCP: an `http` or `https` URL without user name and fragment.
+    /// Where it speaks MCP: an `http` or `https` URL without user name and fragment. Required, or one of `urls` and
+    /// `command`, which stand below.
     url: Option<String>,
     /// Where replicas of it speak MCP. A session stays with the replica that it began at; what belongs to no session goes
     /// to the one with the fewest requests under way, and one that cannot be connected to is left out for a while.
@@ -20,11 +21,11 @@ pub(super) struct Backend {
     urls: Option<Vec<String>>,
     /// The program that is run, and its arguments: MCP over its standard input and output. A program without `/` is looked
     /// up in PATH when it is run; one with `/` is the path of an executable file. What it writes to its standard error is
-    /// logged. Put no secret here: other users of the machine can see it.
+    /// logged. Put no secret here but in `env`: other users of the machine can see it.
     #[schemars(length(min = 1))]
     command: Option<Vec<String>>,
     /// Environment variables of a command, by name. Of the gateway's own it inherits only HOME, LANG, LC_ALL, LOGNAME,
-    /// PATH, SHELL, TERM, TMPDIR, TZ and USER. Default: none.
+    /// PATH, SHELL, TERM, TMPDIR, TZ and USER. Written as the values of `headers`. Default: none.
     env: Option<BTreeMap<String, Secret>>,
     /// The folder that a command runs in. Default: the gateway's own.
     cwd: Option<FilePath>,
@@ -80,7 +81,7 @@ struct Synthetic {
 enum Instances {
     /// One for each session, so that clients share nothing.
     Session,
-    /// One for everybody, initialized once, by whoever comes first.
+    /// One for everybody, initialized once, by whoever comes first, at the most verbose log level that any session asked for.
     Shared,
 }
 
@@ -127,7 +128,8 @@ struct Timeout {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 struct ToolTimeout {
-    /// Patterns for the tools, by the backend's own names. At least one.
+    /// Patterns for the tools, by the backend's own names: `*` for any run of characters, `?` for one. At least
+    /// one.
     #[schemars(length(min = 1))]
     r#match: Vec<Pattern>,
     /// From the request's last byte to the response's first. Default: the backend's.
@@ -157,9 +159,9 @@ struct Tools {
     allow: Option<Vec<Pattern>>,
     /// Patterns for the tools that are not shown; wins over `allow`. Default: none.
     deny: Option<Vec<Pattern>>,
-    /// Own name to shown name; the prefix still goes before it. Default: none.
+    /// Own name to shown name, before which the prefix still goes: `{ q: search }`. Default: none.
     rename: Option<BTreeMap<String, ToolName>>,
-    /// Own name to the description that is shown instead of the backend's. Default: none.
+    /// Own name to the description that is shown instead of the backend's: `{ q: "..." }`. Default: none.
     describe: Option<BTreeMap<String, String>>,
     /// Characters of a backend's own description that are shown; of a longer one the beginning, with `…`. Default: all.
     max_description: Option<OrVariable<Number<16, 1_000_000>>>,

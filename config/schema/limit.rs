@@ -18,7 +18,7 @@ pub(super) struct Limit {
     backends: Option<Vec<Name>>,
     /// What is counted apart. Default `global`.
     key: Option<OrVariable<Key>>,
-    /// Calls in a second, minute, hour or day. Default: any number.
+    /// Calls in a second, minute, hour or day; this, or `concurrency`, or both. Default: any number.
     rate: Option<Rate>,
     /// Calls at once after a rest; only with `rate`. Default: the number in `rate`.
     burst: Option<OrVariable<Number<1, 1_000_000>>>,
@@ -36,7 +36,7 @@ pub(super) struct Limit {
 enum Key {
     /// Everything together.
     Global,
-    /// Each client address (IPv6: each /64).
+    /// Each client address, of IPv6 each /64.
     Ip,
     /// Each MCP session.
     Session,

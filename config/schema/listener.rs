@@ -15,14 +15,14 @@ pub(super) struct Listener {
     /// TLS 1.2 and 1.3, with HTTP/2. Default: plain HTTP. Changed certificates are taken up; adding or removing `tls`
     /// takes effect at a restart.
     tls: Option<Tls>,
-    /// Names that the `Host` header may carry; a leading `*.` stands for any name below, `*` for any host. Without a
-    /// port, any port. Default: `localhost`, `127.0.0.1` and `[::1]` when the address is loopback, `*` otherwise.
+    /// Names that the `Host` header may carry; a leading `*.` stands for any name below, `"*"` for any host. Without a
+    /// port, any port: `mcp.example.com`, `*.example.com`, `name:8080`. Default: `localhost`, `127.0.0.1` and `[::1]` when the address is loopback, `*` otherwise.
     #[schemars(length(min = 1))]
     allowed_hosts: Option<Vec<Host>>,
-    /// Browser origins that may call; `:*` stands for any port, `*` for any origin. Requests without `Origin` are not
-    /// from a page and pass. Default: loopback origins when the address is loopback, none otherwise.
+    /// Browser origins that may call; `:*` stands for any port, `"*"` for any origin. Requests without `Origin` are not
+    /// from a page and pass: `https://app.example.com`, `http://name:*`. Default: loopback origins when the address is loopback, none otherwise.
     allowed_origins: Option<Vec<Origin>>,
-    /// Proxies whose `X-Forwarded-For` is believed. Default: none.
+    /// Proxies whose `X-Forwarded-For` is believed: `10.0.0.0/8`, `"fd00::/8"`, `127.0.0.1`. Default: none.
     trusted_proxies: Option<Vec<Network>>,
     /// Largest request body; a larger one gets 413. Default `4MiB`.
     max_body: Option<Size>,
@@ -40,7 +40,7 @@ pub(super) struct Listener {
 struct ListenerTimeout {
     /// The whole TLS handshake. Default `10s`.
     handshake: Option<Duration>,
-    /// The whole request head, from its first byte. Default `10s`.
+    /// The whole request head, from its first byte; and that byte on a new connection. Default `10s`.
     header: Option<Duration>,
     /// The whole request body; a slower one gets 408. Default `30s`.
     body: Option<Duration>,

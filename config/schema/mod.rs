@@ -64,9 +64,9 @@ struct File {
     health: Option<runtime::Health>,
     /// How the merged list of tools is kept.
     catalog: Option<runtime::Catalog>,
-    /// Which definitions of tools are trusted.
+    /// Which definitions of tools are trusted: those in a file that `toolgate pin` writes.
     pin: Option<runtime::Pin>,
-    /// Who is told of changes in what backends offer. Default: nobody.
+    /// Who is told of changes in what backends offer; see the README. Default: nobody.
     webhook: Option<runtime::Webhook>,
     /// Sessions of clients that speak MCP up to 2025-11-25.
     sessions: Option<runtime::Sessions>,
@@ -74,9 +74,9 @@ struct File {
     bridge: Option<runtime::Bridge>,
     /// The log, on standard output.
     log: Option<runtime::Log>,
-    /// How a changed configuration is noticed.
+    /// How a changed file, this one or one that it names, is noticed.
     reload: Option<runtime::Reload>,
-    /// How a stop (SIGTERM, SIGINT) goes.
+    /// How a stop (SIGTERM, SIGINT) goes; a second signal ends it at once.
     drain: Option<runtime::Drain>,
     /// Worker threads. Default: as many as there are processors. Takes effect at a restart.
     threads: Option<OrVariable<Number<1, 1024>>>,

@@ -17,7 +17,8 @@ pub(super) struct Health {
     timeout: Option<Duration>,
     /// Successes in a row that make an unhealthy backend healthy. Default 2.
     rise: Option<OrVariable<Number<1, 1000>>>,
-    /// Failures in a row, of probes or of calls, that make a backend unhealthy. Default 3.
+    /// Failures in a row, of probes or of calls, that make a backend unhealthy. That a program ended is none: the next probe
+    /// shows whether it can be started again. Default 3.
     fall: Option<OrVariable<Number<1, 1000>>>,
     /// The longest pause between two probes of an unhealthy backend; it doubles from the interval up to this. At least
     /// the interval. Default `5m`, or the interval where that is longer.
@@ -49,7 +50,7 @@ pub(super) struct Catalog {
 pub(super) struct Pin {
     /// What becomes of a tool that is not pinned, or is defined differently from what was pinned. Default `off`.
     mode: Option<OrVariable<PinMode>>,
-    /// The lock file. Default `toolgate.lock`.
+    /// The lock file, read unless the mode is `off`; a changed one is taken up like a changed configuration. Default `toolgate.lock`.
     file: Option<FilePath>,
 }
 
@@ -75,7 +76,7 @@ pub(super) struct Webhook {
     /// What each message is signed with: 32 bytes as base64 or hex, with or without `whsec_` before them
     /// (`openssl rand -base64 32`).
     secret: Secret,
-    /// Headers added to every message, by name. Default: none.
+    /// Headers added to every message, by name, as those of backends. Default: none.
     headers: Option<BTreeMap<String, Secret>>,
     /// Trust and identity for an `https` URL.
     tls: Option<BackendTls>,

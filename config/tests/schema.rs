@@ -79,19 +79,52 @@ pub(super) fn keys() -> BTreeSet<String> {
 
 /// What the schema says of every key.
 pub(super) fn descriptions() -> BTreeMap<String, String> {
+    let said = |property: Value| {
+        let text = property["description"].as_str().unwrap_or_default();
+        if property["required"] == true { format!("Required. {text}") } else { text.to_owned() }
+    };
+    properties().into_iter().map(|(key, property)| (key, said(property))).collect()
+}
+
+/// What the words of every key may be, and what each means: `a (this) | b (that)`.
+pub(super) fn choices() -> BTreeMap<String, String> {
+    let schema = schema();
+    let mut choices = BTreeMap::new();
+    for (key, property) in properties() {
+        let Some(name) = property["anyOf"][0]["$ref"].as_str() else { continue };
+        let kinds = schema.pointer(name.trim_start_matches('#')).and_then(|kinds| kinds["oneOf"].as_array());
+        let said = |kind: &Value| {
+            let meaning = kind["description"].as_str().unwrap_or_default().trim_end_matches('.');
+            let meaning = match meaning.split_at_checked(2) {
+                Some((start, rest)) if start.ends_with(char::is_lowercase) => start.to_lowercase() + rest,
+                _ => meaning.to_owned(),
+            };
+            format!("{} ({meaning})", kind["const"].as_str().unwrap_or_default())
+        };
+        if let Some(kinds) = kinds {
+            choices.insert(key, kinds.iter().map(said).collect::<Vec<_>>().join(" | "));
+        }
+    }
+    choices
+}
+
+fn properties() -> BTreeMap<String, Value> {
     let schema = schema();
     let mut keys = BTreeMap::new();
     gather(&schema, &schema, "", &mut keys);
     keys
 }
 
-fn gather(root: &Value, schema: &Value, field: &str, keys: &mut BTreeMap<String, String>) {
+fn gather(root: &Value, schema: &Value, field: &str, keys: &mut BTreeMap<String, Value>) {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
         gather(root, root.pointer(name.trim_start_matches('#')).unwrap(), field, keys);
     }
     for (key, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
         let field = if field.is_empty() { key.clone() } else { format!("{field}.{key}") };
-        keys.insert(field.clone(), property["description"].as_str().unwrap_or_default().to_owned());
+        let is_required = schema["required"].as_array().is_some_and(|keys| keys.iter().any(|other| other == key));
+        let mut told = property.clone();
+        told["required"] = is_required.into();
+        keys.insert(field.clone(), told);
         gather(root, property, &field, keys);
     }
     if let Some(items) = schema.get("items") {
