@@ -39,7 +39,8 @@ pub fn restart_only(old: &Value, new: &Value) -> Vec<String> {
     if sockets(old) != sockets(new) {
         fields.push("listeners".to_owned());
     }
-    for (field, pointer) in [("admin.address", "/admin/address"), ("log", "/log"), ("threads", "/threads")] {
+    let fixed = [("admin.address", "/admin/address"), ("log", "/log"), ("traces", "/traces"), ("threads", "/threads")];
+    for (field, pointer) in fixed {
         if old.pointer(pointer) != new.pointer(pointer) {
             fields.push(field.to_owned());
         }

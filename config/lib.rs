@@ -27,6 +27,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod traces;
 mod value;
 mod walk;
 mod webhook;
@@ -43,6 +44,7 @@ pub use pin::*;
 pub use reach::*;
 pub use runtime::*;
 pub use tool::{Pattern, Tools};
+pub use traces::*;
 pub use value::{Pem, Secret, SessionKey, SigningKey};
 pub use webhook::*;
 
@@ -72,6 +74,8 @@ pub struct Config {
     pub bridge: Bridge,
     /// Logging.
     pub log: Log,
+    /// Spans for OpenTelemetry; none are made when absent. Restart-only.
+    pub traces: Option<Traces>,
     /// Noticing changes.
     pub reload: Reload,
     /// Stopping.

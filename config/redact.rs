@@ -14,6 +14,7 @@ use crate::pin::{Pin, PinMode};
 use crate::reach::{BackendTls, Command, Header, HttpTransport, Instances, Reach, Remote, Url};
 use crate::runtime::{LogFormat, LogLevel, Sessions};
 use crate::tool::{Pattern, Tools};
+use crate::traces::Traces;
 use crate::value::Pem;
 use crate::webhook::Webhook;
 use crate::{Config, runtime};
@@ -33,6 +34,7 @@ pub(crate) fn config(config: &Config) -> Value {
         ("sessions", Some(sessions(&config.sessions))),
         ("bridge", Some(bridge(config.bridge))),
         ("log", Some(log(&config.log))),
+        ("traces", config.traces.as_ref().map(traces)),
         ("reload", Some(json!({ "watch": config.reload.watch, "poll": show_duration(config.reload.poll) }))),
         ("drain", Some(drain(config.drain))),
         ("threads", config.threads.map(Value::from)),
@@ -96,6 +98,16 @@ fn synthetic(synthetic: &Synthetic) -> Value {
         ("expect", synthetic.expect.as_ref().map(|text| json!(text))),
         ("interval", Some(json!(show_duration(synthetic.interval)))),
         ("timeout", Some(json!(show_duration(synthetic.timeout)))),
+    ])
+}
+
+fn traces(traces: &Traces) -> Value {
+    let receiver = &traces.receiver;
+    object([
+        ("endpoint", receiver.urls.first().map(|endpoint| json!(url(endpoint)))),
+        ("sample_one_in", Some(json!(traces.sample_one_in))),
+        ("headers", Some(hidden(&receiver.headers))),
+        ("tls", receiver.urls.iter().any(|url| url.https).then(|| backend_tls(&receiver.tls))),
     ])
 }
 

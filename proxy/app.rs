@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use toolgate_config::Config;
 
+use crate::backend::BuildError;
 use crate::demo;
 use crate::gateway::{Asked, Gateway, Phase, SPREAD};
 use crate::reload::{Outcome, Reloader};
@@ -47,6 +48,12 @@ pub enum StartError {
         /// The field they stand in.
         field: String,
         /// What is wrong.
+        problem: String,
+    },
+    /// Requests cannot be traced: this build has nothing to do that with, or TLS files do not fit together.
+    #[error("traces: {problem}")]
+    Traces {
+        /// What is wrong, or what is to be done.
         problem: String,
     },
 }
@@ -99,8 +106,7 @@ impl App {
         let configured = config.admin.address;
         let (socket, address) = estate.bind(configured, "admin.address")?;
         listeners.push(Bound { socket, configured, address, site: Site::Admin, tls: None });
-        let gateway = Gateway::succeed(Arc::clone(&config), estate.secret)
-            .map_err(|problem| StartError::Tls { field: "backends".to_owned(), problem: problem.to_string() })?;
+        let gateway = Gateway::succeed(Arc::clone(&config), estate.secret)?;
         let reloader = Arc::new(Reloader::new(&gateway, resolvers));
         gateway.reloader.get_or_init(|| Arc::clone(&reloader));
         Ok(Self { gateway, listeners, reloader })
@@ -171,9 +177,18 @@ pub(crate) fn check(config: Config) -> Result<(), StartError> {
         };
         listener.tls.as_ref().map(Certificates::new).transpose().map_err(problem)?;
     }
-    Gateway::build(Arc::new(config))
-        .map(drop)
-        .map_err(|problem| StartError::Tls { field: "backends".to_owned(), problem: problem.to_string() })
+    Ok(Gateway::build(Arc::new(config)).map(drop)?)
+}
+
+impl From<BuildError> for StartError {
+    fn from(problem: BuildError) -> Self {
+        match problem {
+            BuildError::Traces { problem } => Self::Traces { problem },
+            BuildError::Connect { .. } | BuildError::Head { .. } | BuildError::Tls { .. } => {
+                Self::Tls { field: "backends".to_owned(), problem: problem.to_string() }
+            }
+        }
+    }
 }
 
 impl Estate {
@@ -297,7 +312,12 @@ impl Running {
             let _ = timeout(CUT_GRACE, self.gateway.under_way.over()).await;
         }
         self.enter(Phase::Closing);
-        self.gateway.close_sessions().await;
+        let flush = async {
+            if let Some(tracer) = &self.gateway.tracer {
+                tracer.flush().await;
+            }
+        };
+        tokio::join!(self.gateway.close_sessions(), flush);
         self.gateway.phase.send_replace(Phase::Over);
         tracing::info!(cut, "stopped");
     }

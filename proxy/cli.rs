@@ -128,7 +128,7 @@ pub fn demo() -> u8 {
 fn start_code(problem: &crate::StartError) -> u8 {
     match problem {
         crate::StartError::Bind { .. } => FAILURE,
-        crate::StartError::Tls { .. } => CONFIG,
+        crate::StartError::Tls { .. } | crate::StartError::Traces { .. } => CONFIG,
     }
 }
 
@@ -278,7 +278,7 @@ fn asking(path: &Path, config: Config, does: impl AsyncFnOnce(&Arc<Gateway>) -> 
     let _log = log::start(&Log::default(), log::Out::Stderr);
     let gateway = match Gateway::build(Arc::new(config)) {
         Ok(gateway) => gateway,
-        Err(problem) => return fail(CONFIG, format!("{}: backends: {problem}", path.display())),
+        Err(problem) => return fail(CONFIG, format!("{}: {}", path.display(), crate::StartError::from(problem))),
     };
     let runtime = match runtime(Some(1)) {
         Ok(runtime) => runtime,

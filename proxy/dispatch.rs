@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::batch::Batch;
 use crate::bridge::question;
-use crate::era::{self, Era, McpHeaders};
+use crate::era::{self, Era, MODERN_VERSION, McpHeaders};
 use crate::error::{Error, INVALID_REQUEST, Kind};
 use crate::gateway::{self, Gateway, Phase};
 use crate::jsonrpc::{self, Id, Message, OwnedId, Params, Response};
@@ -93,6 +93,16 @@ impl<'a> Exchange<'a> {
             reason: "a request needs an `id`".into(),
             id: None,
         })
+    }
+
+    /// Adds what of the request's head goes on to a backend, beside MCP's own headers.
+    pub(crate) fn pass_on(&self, headers: &mut Vec<(HeaderName, HeaderValue)>) {
+        headers.push(self.request.request_id.header());
+        let trace = &self.request.headers.trace;
+        match &self.record.span {
+            Some(span) => headers.extend(span.headers(trace)),
+            None => headers.extend_from_slice(trace),
+        }
     }
 
     /// Its result, as JSON that is not copied.
@@ -232,6 +242,9 @@ pub(crate) async fn message(gateway: &Arc<Gateway>, snapshot: &Arc<Snapshot>, re
         Message::Response(response) => ("", response.id, None),
     };
     let mut record = Record::new(gateway.methods.find(name), request.client, &request.request_id, request.started);
+    if let (Some(tracer), Message::Request(r)) = (&gateway.tracer, &parsed) {
+        record.span = tracer.begin(request, &r.params, r.id);
+    }
     let arrived = Arrived { gateway, snapshot, request, body: &body };
     let era = era::of_message(&parsed, &request.headers);
     record.era = if matches!(era, Ok(Era::Legacy)) { EraLabel::Legacy } else { EraLabel::Modern };
@@ -317,6 +330,11 @@ async fn call(arrived: Arrived<'_>, era: Era, parsed: Parsed<'_>, record: &mut R
     if let Client::Legacy(Some(session)) = &client {
         record.session = Some(session.id());
     }
+    if let Some(span) = &mut record.span
+        && let Some(version) = client.version()
+    {
+        span.speaks(version);
+    }
     let is_notification = name.starts_with("notifications/");
     let Some(method) = method.filter(|_| is_notification != id.is_some()) else {
         return match id {
@@ -337,6 +355,16 @@ async fn call(arrived: Arrived<'_>, era: Era, parsed: Parsed<'_>, record: &mut R
         Verb::Broadcast(run) | Verb::Merge(run) | Verb::Route(run) => run(&mut exchange).await,
     }?;
     Ok((reply, exchange.ended_as.unwrap_or(Kind::Ok)))
+}
+
+impl Client {
+    /// The version of MCP that it speaks, once that is agreed.
+    fn version(&self) -> Option<&'static str> {
+        match self {
+            Self::Legacy(session) => session.as_ref().map(|session| session.version.as_str()),
+            Self::Modern(_) => Some(MODERN_VERSION),
+        }
+    }
 }
 
 impl Modern {

@@ -81,6 +81,8 @@ pub(crate) struct McpHeaders {
     pub(crate) last_event_id: Option<HeaderValue>,
     /// `Mcp-Param-*`, which repeat arguments of a tool.
     pub(crate) params: Vec<(HeaderName, HeaderValue)>,
+    /// `traceparent`, `tracestate` and `baggage`, which MCP has in `_meta` too: where the request belongs, for whoever traces it.
+    pub(crate) trace: Vec<(HeaderName, HeaderValue)>,
     /// The first header that came more than once. Readers of the first and of the last copy would disagree.
     pub(crate) repeated: Option<Cow<'static, str>>,
 }
@@ -103,6 +105,10 @@ impl McpHeaders {
                         read.repeated = read.repeated.or_else(|| Some(format!("Mcp-Param-{which}").into()));
                     }
                     read.params.push((name.clone(), value.clone()));
+                    continue;
+                }
+                "traceparent" | "tracestate" | "baggage" => {
+                    read.trace.push((name.clone(), value.clone()));
                     continue;
                 }
                 _ => continue,

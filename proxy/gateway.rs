@@ -25,6 +25,7 @@ use crate::reload::{Reloaded, Reloader};
 use crate::seal::{self, Secret};
 use crate::session::{Leg, Sessions};
 use crate::snapshot::Snapshot;
+use crate::trace::Tracer;
 use crate::underway::UnderWay;
 
 /// How often what is no longer needed is looked for.
@@ -67,6 +68,8 @@ pub(crate) struct Gateway {
     pub(crate) parked: Parked,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connector: Connector,
+    /// What traces requests, where that is configured.
+    pub(crate) tracer: Option<Arc<Tracer>>,
     /// Counts changes of the merged catalog.
     pub(crate) revision: watch::Sender<Revisions>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -96,7 +99,7 @@ impl Gateway {
     /// Builds the first world; starts nothing.
     ///
     /// # Errors
-    /// When a backend's TLS files do not fit together.
+    /// When TLS files do not fit together, or something is configured that this build does not have.
     pub(crate) fn build(config: Arc<Config>) -> Result<Arc<Self>, BuildError> {
         Self::succeed(config, seal::secret())
     }
@@ -105,6 +108,7 @@ impl Gateway {
     pub(crate) fn succeed(config: Arc<Config>, secret: Secret) -> Result<Arc<Self>, BuildError> {
         let metrics = Arc::new(Metrics::new());
         let connector = Connector::new();
+        let tracer = config.traces.as_ref().map(|traces| Tracer::new(traces, &connector, &metrics)).transpose()?;
         let under_way = UnderWay::new();
         let snapshot = Snapshot::build(Arc::clone(&config), None, &connector, &metrics)?;
         Ok(Arc::new(Self {
@@ -114,6 +118,7 @@ impl Gateway {
             methods: crate::method::Handles::new(&metrics),
             metrics,
             connector,
+            tracer,
             revision: watch::Sender::new(Revisions::FIRST),
             phase: watch::Sender::new(Phase::Serving),
             handed_over: watch::Sender::new(false),
@@ -184,6 +189,9 @@ impl Gateway {
     pub(crate) fn start(self: &Arc<Self>) {
         for backend in self.snapshot().added_to(None) {
             self.tend(backend);
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.start();
         }
         tokio::spawn(sweep(Arc::clone(self)));
         tokio::spawn(give_back(Arc::clone(self)));

@@ -31,7 +31,7 @@
 //! answer. What a legacy backend asks on the way goes to the client under an id of the gateway's, and the client's answer back
 //! to it (`bridge::question`). Across eras `bridge` makes request and answer over, message by message. When the last byte is
 //! out or the client has left, everything the call held is dropped (its place, its permit, its connection) and one `record` is
-//! counted and logged.
+//! counted and logged, and ends the request's span where it is traced (`trace`).
 //!
 //! `news` has the streams that say what was not asked for: a legacy session's GET stream and a modern client's
 //! `subscriptions/listen`. Beside all this run three loops, and none of them is on the request path: `health::probe`,
@@ -112,6 +112,7 @@ mod error;
 mod recent;
 mod payload;
 mod record;
+mod trace;
 mod metrics;
 
 // Beside it.

@@ -430,6 +430,13 @@ impl Metrics {
         }
     }
 
+    /// The counts of spans by what became of them, which begin where requests are traced.
+    #[cfg(feature = "otel")]
+    pub(crate) fn spans(&self) -> IntCounterVec {
+        let help = "Spans of requests by what became of them: sent, or dropped because there were too many or nobody took them";
+        registered(&self.registry, IntCounterVec::new(Opts::new("toolgate_spans_total", help), &["result"]))
+    }
+
     /// Counts that a cap was reached.
     pub(crate) fn cap_reached(&self, cap: Cap) {
         self.caps.with_label_values(&[cap.as_str()]).inc();

@@ -15,6 +15,7 @@ use crate::metrics::{Counted, EraLabel, MethodMetrics, OTHER};
 use crate::payload::Payload;
 use crate::recent::Failed;
 use crate::reply::End;
+use crate::trace::{Ended, Span};
 
 /// What is known of a message so far. Dropped before [`Record::end`] was called, it counts as left by its client.
 pub(crate) struct Record {
@@ -31,6 +32,8 @@ pub(crate) struct Record {
     kind: Option<Kind>,
     /// What it brought and what it got, of a call, where that is logged.
     pub(crate) payload: Option<Box<Payload>>,
+    /// Where it is traced.
+    pub(crate) span: Option<Box<Span>>,
 }
 
 /// Which tool a call went to.
@@ -40,7 +43,6 @@ struct Called {
     counted: Counted,
 }
 
-#[expect(clippy::boxed_local, reason = "it is held in a box, and would be copied out of it only to be dropped")]
 impl Record {
     /// Boxed: it goes wherever its reply goes.
     pub(crate) fn new(
@@ -62,6 +64,7 @@ impl Record {
             expected: None,
             kind: None,
             payload: None,
+            span: None,
         })
     }
 
@@ -80,6 +83,16 @@ impl Record {
         self.kind = Some(error.kind());
         self.side = error.side();
         self.error = Some(error.to_string().into());
+        if let Some(span) = &mut self.span {
+            span.failed(error);
+        }
+    }
+
+    /// Notes the code of a backend's error.
+    pub(crate) fn refused(&mut self, code: i64) {
+        if let Some(span) = &mut self.span {
+            span.refused(code);
+        }
     }
 
     /// Notes how it will have ended, once its last byte is out.
@@ -102,6 +115,10 @@ impl Record {
     pub(crate) fn ended(mut self: Box<Self>, end: &End) {
         match end {
             End::As(kind) => self.end(*kind),
+            End::RpcError(code) => {
+                self.refused(*code);
+                self.end(Kind::RpcError);
+            }
             End::Failed(error) => self.failed(error),
         }
     }
@@ -118,6 +135,9 @@ impl Drop for Record {
         }
         if let Some(called) = &self.tool {
             called.counted.ended(kind, took);
+        }
+        if let Some(span) = self.span.take() {
+            span.end(self.ended_as(kind, took));
         }
         if kind != Kind::Ok {
             self.method.recent.note(self.failed_as(kind));
@@ -138,6 +158,19 @@ impl Record {
     /// The beginning of the session's id, where there is one.
     fn session_digits(&self) -> String {
         self.session.map(|id| format!("{:08x}", id >> 96)).unwrap_or_default()
+    }
+
+    fn ended_as(&self, kind: Kind, took: Duration) -> Ended {
+        Ended {
+            method: self.method.name(),
+            kind,
+            started: self.started,
+            took,
+            client: self.client,
+            request_id: self.request_id.clone(),
+            session: self.session_digits(),
+            tool: self.tool.as_ref().and_then(|called| called.names.clone()),
+        }
     }
 
     fn failed_as(&self, outcome: Kind) -> Failed {

@@ -200,7 +200,7 @@ impl Relay {
                 Err(error) => self.end = Some(Ended::Failed(error)),
             }
         }
-        matches!(self.outcome, Some(End::As(Kind::RpcError)))
+        matches!(self.outcome, Some(End::RpcError(_)))
     }
 
     pub(crate) async fn next(&mut self) -> Next {
@@ -284,7 +284,7 @@ impl Relay {
         } else if self.id.is_some() {
             self.fault = Some("it answered more than once");
         }
-        if let (Some(what), Some(End::As(_))) = (self.fault, &self.outcome) {
+        if let (Some(what), Some(End::As(_) | End::RpcError(_))) = (self.fault, &self.outcome) {
             self.outcome = Some(End::Failed(self.broken(what)));
         }
     }
@@ -293,7 +293,7 @@ impl Relay {
         match outcome {
             Outcome::Broken(fault) => End::Failed(self.broken(fault.what())),
             Outcome::Ok => End::As(Kind::Ok),
-            Outcome::RpcError { .. } => End::As(Kind::RpcError),
+            Outcome::RpcError { code } => End::RpcError(code),
             Outcome::ToolError => End::As(Kind::ToolError),
         }
     }

@@ -56,6 +56,8 @@ pub(crate) enum Source {
 #[derive(Clone, Debug)]
 pub(crate) enum End {
     As(Kind),
+    /// With a backend's error of this code.
+    RpcError(i64),
     /// With this error, be it told in the answer's place or not.
     Failed(Error),
 }
@@ -64,6 +66,7 @@ impl End {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::As(kind) => *kind,
+            Self::RpcError(_) => Kind::RpcError,
             Self::Failed(error) => error.kind(),
         }
     }

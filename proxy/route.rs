@@ -31,6 +31,7 @@ use crate::relay::{EventId, Holds, Relay, Side};
 use crate::reply::{Body, Reply, Source};
 use crate::session::{CallGuard, Leg, Session, StreamGuard};
 use crate::snapshot::Snapshot;
+use crate::trace;
 
 /// How long a request for something nobody knows waits for the lists that may have it by now.
 const MISS_WAIT: Duration = Duration::from_secs(2);
@@ -99,10 +100,15 @@ pub(crate) fn slot(exchange: &Exchange<'_>, backend: &Arc<Backend>) -> Result<Op
 pub(crate) async fn send(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<Reply, Error> {
     let overhead = exchange.record.started.elapsed();
     exchange.gateway.metrics.overhead_seconds.observe(overhead.as_secs_f64());
-    if was_parked(exchange) {
-        return Box::pin(to_legacy::take_up(exchange, Some(target))).await;
+    trace::sent(exchange, target);
+    let reply = match was_parked(exchange) {
+        true => Box::pin(to_legacy::take_up(exchange, Some(target))).await,
+        false => by_era(exchange, target).await,
+    };
+    if let (Ok(_), Some(span)) = (&reply, &mut exchange.record.span) {
+        span.answered();
     }
-    by_era(exchange, target).await
+    reply
 }
 
 /// The same for a request that takes nothing up.
@@ -183,7 +189,7 @@ async fn run(
     for is_last_try in [false, true] {
         early::heard(&session, leg, &opened).await;
         let mut request = opened.post(body.clone(), target.timeout, false);
-        request.headers.push(exchange.request.request_id.header());
+        exchange.pass_on(&mut request.headers);
         let incoming = backend.send(request).await?;
         match client::verdict_of_call(backend, opened.session_id.is_some(), id, incoming).await? {
             client::Verdict::Answer(incoming) => {
@@ -197,11 +203,11 @@ async fn run(
                 return Box::pin(modern_by_now(exchange, target, &session, broken)).await;
             }
             // To the client it would say that its session is gone, which is not what this error says.
-            client::Verdict::Refusal { status: status @ StatusCode::NOT_FOUND, body, .. } => {
+            client::Verdict::Refusal { status: status @ StatusCode::NOT_FOUND, code, body } => {
                 let body = client::in_band(backend, status, &body, id)?;
-                return Ok(refusal(exchange, StatusCode::OK, body));
+                return Ok(refusal(exchange, StatusCode::OK, code, body));
             }
-            client::Verdict::Refusal { status, body, .. } => return Ok(refusal(exchange, status, body)),
+            client::Verdict::Refusal { status, code, body } => return Ok(refusal(exchange, status, code, body)),
             client::Verdict::SessionLost if is_last_try => break,
             client::Verdict::SessionLost => match leg.open(&session, Some(&opened)).await {
                 Ok(anew) => opened = anew,
@@ -239,7 +245,7 @@ async fn modern(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<
     let (backend, id) = (target.backend, exchange.id()?);
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(exchange.request.headers.params.iter().cloned());
-    headers.push(exchange.request.request_id.header());
+    exchange.pass_on(&mut headers);
     let mut body = spliced(exchange.body, &mut target.edits);
     if was_parked(exchange) {
         // What was given for a call of a backend that was here before means nothing to this one.
@@ -254,7 +260,7 @@ async fn modern(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -> Result<
             backend.relist.notify_one();
             Err(broken(backend, "it does not speak the protocol version any more that it did"))
         }
-        bridge::Verdict::Refusal { status, body, .. } => Ok(refusal(exchange, status, body)),
+        bridge::Verdict::Refusal { status, code, body } => Ok(refusal(exchange, status, code, body)),
     }
 }
 
@@ -280,10 +286,11 @@ async fn relayed(
 }
 
 /// A JSON-RPC error of the backend, as it came.
-fn refusal(exchange: &mut Exchange<'_>, status: StatusCode, body: Bytes) -> Reply {
+fn refusal(exchange: &mut Exchange<'_>, status: StatusCode, code: i64, body: Bytes) -> Reply {
     let mut reply = Reply::json(vec![body]);
     reply.status = status;
     exchange.ended_as = Some(Kind::RpcError);
+    exchange.record.refused(code);
     reply
 }
 

@@ -48,6 +48,7 @@ mod streams;
 mod synthetic;
 mod taken_back;
 mod tls;
+mod traces;
 mod updates;
 mod upgrade;
 mod webhook;

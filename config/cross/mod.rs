@@ -13,6 +13,7 @@ mod remote;
 mod runtime;
 mod secret;
 mod tool;
+mod traces;
 mod url;
 mod webhook;
 
@@ -43,6 +44,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
     let sessions = file.optional("sessions", runtime::sessions);
     let bridge = file.optional("bridge", runtime::bridge);
     let log = file.optional("log", runtime::log);
+    let traces = file.optional("traces", traces::traces);
     let reload = file.optional("reload", runtime::reload);
     let drain = file.optional("drain", runtime::drain);
     let threads = file.optional("threads", |value| value.number(1..=1024));
@@ -58,6 +60,7 @@ fn sections(file: &mut Section<'_>) -> Option<Config> {
         sessions: sessions.unwrap_or_default(),
         bridge: bridge.unwrap_or_default(),
         log: log.unwrap_or_default(),
+        traces: traces.flatten(),
         reload: reload.unwrap_or_default(),
         drain: drain.unwrap_or_default(),
         threads,

@@ -12,7 +12,7 @@ use crate::value::Secret;
 use crate::walk::{Entry, Section, Value, Wrong};
 
 /// What the gateway writes itself: a second one would change what a request means.
-const OWN_HEADERS: [&str; 14] = [
+const OWN_HEADERS: [&str; 15] = [
     "accept",
     "connection",
     "content-length",
@@ -25,6 +25,7 @@ const OWN_HEADERS: [&str; 14] = [
     "mcp-protocol-version",
     "mcp-session-id",
     "te",
+    "traceparent",
     "transfer-encoding",
     "upgrade",
 ];

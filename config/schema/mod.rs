@@ -8,6 +8,7 @@ mod backend;
 mod limit;
 mod listener;
 mod runtime;
+mod traces;
 mod value;
 
 use schemars::generate::SchemaSettings;
@@ -74,6 +75,9 @@ struct File {
     bridge: Option<runtime::Bridge>,
     /// The log, on standard output.
     log: Option<runtime::Log>,
+    /// OpenTelemetry spans of clients' requests. Only in binaries that were built with the feature `otel`, as what is shipped
+    /// is. Default: none. Takes effect at a restart, a new secret too.
+    traces: Option<traces::Traces>,
     /// How a changed file, this one or one that it names, is noticed.
     reload: Option<runtime::Reload>,
     /// How a stop (SIGTERM, SIGINT) goes; a second signal ends it at once.

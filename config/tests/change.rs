@@ -46,6 +46,7 @@ fn what_is_bound_at_start_needs_a_restart() {
     assert_eq!(change("admin: { address: 127.0.0.1:9465 }"), restart(&["admin.address"]));
     assert_eq!(change("log: { format: json }"), restart(&["log"]));
     assert_eq!(change("log: { payloads: { redact: [] } }"), restart(&["log"]));
+    assert_eq!(change("traces: { endpoint: 'http://127.0.0.1:4318/v1/traces' }"), restart(&["traces"]));
     assert_eq!(change("threads: 2\nlog: { level: warn }\nhealth: { rise: 3 }"), restart(&["log", "threads"]));
 }
 

@@ -33,6 +33,9 @@ webhook:
 sessions: { keys: [{ env: A }] }
 bridge: {}
 log: { payloads: {} }
+traces:
+  headers: { a: { env: A }, b: { file: B }, c: { value: C } }
+  tls: {}
 reload: {}
 drain: {}
 ";

@@ -43,6 +43,8 @@ pub(crate) enum BuildError {
     Tls { backend: BackendName, problem: TlsError },
     #[error("backend `{backend}`: there can be no TLS to it: {problem}")]
     Connect { backend: BackendName, problem: String },
+    #[error("{problem}")]
+    Traces { problem: String },
 }
 
 /// One configured MCP server, as it runs. Shared by every snapshot whose section for it is the same.

@@ -212,8 +212,9 @@ async fn start(exchange: &Exchange<'_>, modern: &Modern, target: &mut Target<'_>
         Ear::open(&session, &leg, &opened).await
     };
     let sent = Sent { leg, opened, id: own_id, session, ear, is_answered: false };
-    let head =
-        Head::new(&backend, &sent, body, (target.timeout, sent.ear.is_some()), exchange.request.request_id.header());
+    let mut headers = Vec::new();
+    exchange.pass_on(&mut headers);
+    let head = Head::new(&backend, &sent, body, (target.timeout, sent.ear.is_some()), headers);
     let mut call = Call {
         head: Some(head),
         answer: None,
@@ -238,7 +239,7 @@ impl Head {
         sent: &Sent,
         body: Bytes,
         (mut timeout, is_heard): (Timeout, bool),
-        request_id: (HeaderName, HeaderValue),
+        headers: Vec<(HeaderName, HeaderValue)>,
     ) -> Self {
         let within = timeout.first_byte;
         if is_heard {
@@ -251,7 +252,7 @@ impl Head {
         let coming = Box::pin(async move {
             for is_last_try in [false, true] {
                 let mut request = opened.post(body.clone(), timeout, false);
-                request.headers.push(request_id.clone());
+                request.headers.extend_from_slice(&headers);
                 let incoming = backend.send(request).await?;
                 match client::verdict_of_call(&backend, opened.session_id.is_some(), id.borrow(), incoming).await? {
                     Verdict::Answer(incoming) => return Ok((opened, incoming)),

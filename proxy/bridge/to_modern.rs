@@ -79,7 +79,7 @@ pub(crate) async fn call(exchange: &mut Exchange<'_>, target: &mut Target<'_>) -
     let body = envelope::dress(&route::spliced(exchange.body, &mut target.edits), &envelope);
     let mut headers = envelope::headers(exchange.method, target.name.as_deref());
     headers.extend(params::headers(target.header_params, exchange.params.arguments)?);
-    headers.push(exchange.request.request_id.header());
+    exchange.pass_on(&mut headers);
     let guard = session.call(&backend, id.clone())?;
     let timeout = target.timeout;
     let bridge = &exchange.snapshot.config.bridge;

@@ -17,7 +17,7 @@ use crate::framing::is_of_type;
 const VERBS: &str = "GET, POST, DELETE, OPTIONS";
 /// What browser pages may send; `Mcp-Param-*` too.
 const CORS_HEADERS: &str = "Content-Type, Accept, Authorization, Last-Event-ID, Mcp-Method, Mcp-Name, \
-                            MCP-Protocol-Version, Mcp-Session-Id, X-Request-Id";
+                            MCP-Protocol-Version, Mcp-Session-Id, X-Request-Id, Traceparent, Tracestate, Baggage";
 /// What browser pages may read.
 const CORS_EXPOSED: &str = "Mcp-Session-Id, Retry-After, WWW-Authenticate, X-Request-Id";
 /// How long a browser may remember a preflight, in seconds.
