@@ -1,9 +1,10 @@
-//! The configurations in the README are ones that work.
+//! The configurations in the README and the pages beside `deploy/` are ones that work, and no metric is left out there.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::support::certificates::Certificate;
+use crate::support::{FakeBackend, Setup};
 
 /// Every fenced block of YAML.
 fn blocks(markdown: &str) -> Vec<&str> {
@@ -38,11 +39,41 @@ fn every_configuration_in_the_readme_is_valid() {
 #[test]
 fn every_configuration_in_the_pages_on_deployment_is_valid() {
     assert!(valid_in("deploy/README.md") >= 3);
+    assert!(valid_in("deploy/behaviour.md") >= 1);
+}
+
+#[tokio::test]
+async fn every_metric_is_on_the_page_of_metrics() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let proxy = Setup::new()
+        .backend(&backend, "synthetic: { tool: x, interval: 100ms }")
+        .section("limits", "[{ name: some, tools: ['*'], rate: 1/s }]")
+        .section(
+            "webhook",
+            "{ url: 'http://127.0.0.1:1/', secret: { value: Ju0cbPLD5Sn6xUy4QxIJ2FvEKRRcrl1GBGjGYUCGtnE= } }",
+        )
+        .start()
+        .await;
+    proxy.client().await.call("a__x").await.result();
+
+    let metrics = proxy.page("/metrics").await;
+
+    let page = text_of("deploy/metrics.md");
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let names = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let names: Vec<_> = names.filter(|name| name.starts_with("toolgate_")).collect();
+    let missing = |name: &&&str| !page.contains(&format!("`{name}`")) && !page.contains(&format!("`{name}{{"));
+    assert_eq!(names.iter().filter(missing).collect::<Vec<_>>(), Vec::<&&str>::new());
+    assert!(names.len() > 40, "{names:?}");
+}
+
+fn text_of(page: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()
 }
 
 /// Reads them all, and returns how many there are.
 fn valid_in(page: &str) -> usize {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let text = text_of(page);
     let configurations: Vec<_> = blocks(&text).into_iter().filter(|block| block.contains("backends:")).collect();
     let folder = tempfile::tempdir().unwrap();
 

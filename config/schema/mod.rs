@@ -67,7 +67,7 @@ struct File {
     catalog: Option<runtime::Catalog>,
     /// Which definitions of tools are trusted: those in a file that `toolgate pin` writes.
     pin: Option<runtime::Pin>,
-    /// Who is told of changes in what backends offer; see the README. Default: nobody.
+    /// Who is told of changes in what backends offer; see `deploy/behaviour.md`. Default: nobody.
     webhook: Option<runtime::Webhook>,
     /// Sessions of clients that speak MCP up to 2025-11-25.
     sessions: Option<runtime::Sessions>,
