@@ -9,18 +9,21 @@ use std::sync::Arc;
 
 use toolgate_config::{Log, LogFormat, LogLevel};
 use tracing::Metadata;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, fmt};
+use tracing_subscriber::{Registry, fmt};
 
 use self::file::Appended;
 use self::json::Json;
 pub(crate) use self::lines::{DROPPED, Written};
 use self::lines::{Lines, Writer};
 
-/// What files are watched with, and how much of it is logged at most.
-const WATCHING: [&str; 3] = ["inotify=error", "mio=error", "notify=error"];
+/// Overrides the level.
+const VARIABLE: &str = "TOOLGATE_LOG";
+/// What files are watched with.
+const WATCHING: [&str; 3] = ["inotify", "mio", "notify"];
 
 /// What the line of a call is logged as.
 pub(crate) const CALLS: &str = "toolgate::call";
@@ -58,25 +61,22 @@ impl MakeWriter<'_> for Kinds {
     }
 }
 
-/// Starts logging; what it returns is to be kept until there is nothing more to be said. `TOOLGATE_LOG` overrides the level, in
-/// tracing's syntax.
+/// Starts logging; what it returns is to be kept until there is nothing more to be said. `TOOLGATE_LOG` overrides the level: levels
+/// by target, `info,toolgate=debug`.
 ///
 /// # Errors
 /// When the file for calls cannot be written to.
 pub(crate) fn start(log: &Log, out: Out) -> io::Result<Written> {
     let calls = log.calls.as_deref().map(Appended::open).transpose()?;
-    let level = match log.level {
-        // pingora calls errors what any client can bring about, and what its pool mends by itself; what either means is in
-        // our own lines.
-        LogLevel::Error => "error,pingora_core=off,pingora_pool=off",
-        LogLevel::Warn => "warn,pingora_core=off,pingora_pool=off",
-        LogLevel::Info => "info,pingora_core=off,pingora_pool=off",
-        LogLevel::Debug => "info,toolgate=debug",
-        LogLevel::Trace => "trace",
+    let (filter, problem) = match std::env::var(VARIABLE).unwrap_or_default() {
+        unset if unset.is_empty() => (levels(log.level), None),
+        set => match set.parse() {
+            Ok(filter) => (filter, None),
+            Err(problem) => (levels(log.level), Some(problem)),
+        },
     };
-    let filter = EnvFilter::try_from_env("TOOLGATE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     // What watches files must not say so when one changes: where the log is one of them, each line would make another.
-    let filter = WATCHING.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
+    let filter = filter.with_targets(WATCHING.map(|quiet| (quiet, LevelFilter::ERROR)));
     let kinds = Kinds { calls: calls.is_some().then(Lines::new), others: Lines::new() };
     let layer = match log.format {
         LogFormat::Text => {
@@ -96,5 +96,22 @@ pub(crate) fn start(log: &Log, out: Out) -> io::Result<Written> {
             written.add(lines, Box::new(file));
         }
     }
+    if let Some(problem) = problem {
+        tracing::warn!(%problem, "{VARIABLE} is not understood, and `log.level` counts; it is written `info,toolgate=debug`");
+    }
     Ok(written)
+}
+
+fn levels(level: LogLevel) -> Targets {
+    let targets = Targets::new();
+    // pingora calls errors what any client can bring about, and what its pool mends by itself; what either means is in our own
+    // lines.
+    let quiet = [("pingora_core", LevelFilter::OFF), ("pingora_pool", LevelFilter::OFF)];
+    match level {
+        LogLevel::Error => targets.with_default(LevelFilter::ERROR).with_targets(quiet),
+        LogLevel::Warn => targets.with_default(LevelFilter::WARN).with_targets(quiet),
+        LogLevel::Info => targets.with_default(LevelFilter::INFO).with_targets(quiet),
+        LogLevel::Debug => targets.with_default(LevelFilter::INFO).with_target("toolgate", LevelFilter::DEBUG),
+        LogLevel::Trace => targets.with_default(LevelFilter::TRACE),
+    }
 }
