@@ -1,5 +1,7 @@
 //! Log lines: what stands in them, and that nobody waits for whoever reads them.
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use crate::support::backend::response;
@@ -61,8 +63,7 @@ async fn calls_go_to_a_file_of_their_own_that_may_be_moved_away() {
         let log = format!("{{ format: {format}, calls: \"{}\" }}", file.display());
         let gateway = Process::start(&Setup::fronting(&[&backend]).section("log", &log)).await;
         let client = gateway.client().await;
-        let has =
-            |path: &std::path::Path, text: &str| std::fs::read_to_string(path).is_ok_and(|log| log.contains(text));
+        let has = |path: &Path, text: &str| std::fs::read_to_string(path).is_ok_and(|log| log.contains(text));
 
         client.with_header("x-request-id", "the-first").call("a__x").await;
         eventually(async || has(&file, "the-first")).await;
@@ -210,4 +211,22 @@ async fn what_calls_gave_is_logged_of_a_batch_and_of_a_call_that_crosses_eras() 
     for line in batch.iter().chain(&crossing) {
         assert_eq!(line["result"]["content"][0]["text"], "did x", "{line}");
     }
+}
+
+#[tokio::test]
+async fn levels_by_target_are_taken_from_the_environment_or_it_is_told_why_not() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let setup = Setup::fronting(&[&backend]).section("log", "{ level: error }");
+
+    // It has started when it has said where it serves, which is no error.
+    let gateway = Process::start_with(&setup, "TOOLGATE_LOG", Path::new("off,toolgate=info,toolgate::call=off")).await;
+    let wrong = Process::start_with(&Setup::fronting(&[&backend]), "TOOLGATE_LOG", Path::new("toolgate=loud")).await;
+
+    gateway.client().await.call("a__x").await.result();
+    wrong.logged("TOOLGATE_LOG is not understood").await;
+    // Which calls of the one are to be seen, and of the other are not.
+    assert!(wrong.log().await.iter().any(|line| line.contains("the-log-until-here")));
+    gateway.signal("TERM").await;
+    gateway.logged("stopping").await;
+    assert!(!gateway.so_far().iter().any(|line| line.contains("tools/call")));
 }

@@ -201,6 +201,11 @@ impl Process {
         self.log.so_far()
     }
 
+    /// What of it has been read by now.
+    pub(crate) fn so_far(&self) -> Vec<String> {
+        self.log.so_far()
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub(crate) async fn signal(&self, name: &str) {
         let mut kill = Command::new("sh");
