@@ -38,10 +38,9 @@ fn needs_escapes(text: &str) -> bool {
     text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20))
 }
 
-/// Few bodies hold enough brackets to be too deep, and counting them is quicker than reading them.
+/// Few bodies hold enough brackets to be too deep, and looking for so many is quicker than reading them.
 fn is_too_deep(json: &[u8]) -> bool {
-    let brackets = json.iter().filter(|&&byte| byte | 0x20 == b'{').count();
-    brackets > MAX_DEPTH && depth(json) > MAX_DEPTH
+    memchr::memchr2_iter(b'{', b'[', json).nth(MAX_DEPTH).is_some() && depth(json) > MAX_DEPTH
 }
 
 /// How deep valid JSON is nested.

@@ -24,6 +24,36 @@ pub(crate) fn describe(programs: &Programs) -> Value {
     })
 }
 
+/// What all processors have done since the machine started, in ticks.
+pub(crate) struct ProcessorTime {
+    done: u64,
+    stolen: u64,
+}
+
+impl ProcessorTime {
+    pub(crate) fn now() -> Option<Self> {
+        Self::of(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// What share of the time that was wanted since then another machine on the same hardware had, in percent. Nothing that is
+    /// measured can tell that time from its own.
+    pub(crate) fn stolen_since(&self) -> Option<f64> {
+        let Self { done, stolen } = Self::now()?;
+        let (done, stolen) = (done.checked_sub(self.done)?, stolen.checked_sub(self.stolen)?);
+        let wanted = done + stolen;
+        #[expect(clippy::cast_precision_loss, reason = "ticks of an hour")]
+        (wanted > 0).then(|| stolen as f64 * 100.0 / wanted as f64)
+    }
+
+    /// proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+    fn of(stat: &str) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+        let [user, nice, system, _, _, irq, softirq, stolen, ..] = ticks[..] else { return None };
+        Some(Self { done: user + nice + system + irq + softirq, stolen })
+    }
+}
+
 fn versions(programs: &Programs) -> Value {
     let mut versions = serde_json::Map::new();
     for (kind, argument) in [(Kind::Nginx, "-v"), (Kind::Envoy, "--version")] {
@@ -86,6 +116,12 @@ fn field(file: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_was_stolen() {
+        let ProcessorTime { done, stolen } = ProcessorTime::of("cpu  10 20 30 1000 500 4 5 7 0 0\ncpu0 1 2 3\n").unwrap();
+        assert_eq!((done, stolen), (69, 7));
+    }
 
     #[test]
     fn knows_which_pingora_it_was_built_with() {

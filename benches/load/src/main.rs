@@ -33,11 +33,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 
 use crate::bench::{Bench, PARTS, Plan};
 use crate::client::{Ask, Target};
 use crate::drive::{Fleet, Pace};
 use crate::figures::Figures;
+use crate::machine::ProcessorTime;
 use crate::mcp::{Era, Work};
 use crate::process::{Cores, Role};
 use crate::report::Report;
@@ -207,7 +209,8 @@ async fn run(compare: Compare, files: u64) -> Result<()> {
         envoy: program(&compare.envoy),
         mcp_proxy: program(&compare.mcp_proxy),
     };
-    let machine = machine::describe(&programs);
+    let mut machine = machine::describe(&programs);
+    let before = ProcessorTime::now();
     let scratch = Scratch::new()?;
     let certificate = Certificate::new(&scratch.0)?;
     let cores = Cores::new();
@@ -219,6 +222,7 @@ async fn run(compare: Compare, files: u64) -> Result<()> {
         done = bench.run() => done?,
         signal = interrupted() => bail!("ended by {}", signal?),
     }
+    machine["stolen_percent"] = json!(before.and_then(|before| before.stolen_since()));
     let report = Report { figures: &bench.figures, plan: &bench.plan, machine: &machine, notes: &notes };
     report.write(&compare.results, "results")?;
     if let Some(folder) = &compare.publish {

@@ -49,7 +49,8 @@ impl Report<'_> {
         let text = |name: &str| self.machine[name].as_str().unwrap_or("?").to_owned();
         let mut head = format!(
             "Made by `benches/load/run`: {rounds} round(s) of {} ms each; open loops at {rate} requests/s; {fewer} and {more} idle \
-             streams; {sessions} sessions. {} cores of {}, Linux {}; load average before the run {}. The subject has a core of its \
+             streams; {sessions} sessions. {} cores of {}, Linux {}; load average before the run {}, {} % of \
+             the processor time that was wanted went to other machines on the same hardware. The subject has a core of its \
              own where there are two. Figures are medians of the rounds; a ratio to nginx is the median of the rounds' own \
              ratios, as the machine's speed differs more between rounds than within one.\n\n",
             length.as_millis(),
@@ -57,6 +58,7 @@ impl Report<'_> {
             text("cpu"),
             text("kernel"),
             text("load_before"),
+            self.machine["stolen_percent"].as_f64().map_or_else(|| "?".to_owned(), |percent| format!("{percent:.1}")),
         );
         for (name, version) in self.machine["versions"].as_object().into_iter().flatten() {
             let _ = writeln!(head, "- {name}: {}", version.as_str().unwrap_or("?"));
