@@ -63,6 +63,8 @@ pub struct App {
     gateway: Arc<Gateway>,
     listeners: Vec<Bound>,
     reloader: Arc<Reloader>,
+    /// Names of backends that a process before had listed.
+    awaited: Vec<String>,
 }
 
 /// A bound address.
@@ -81,7 +83,7 @@ impl App {
     /// # Errors
     /// When an address is taken, or certificates and keys do not fit together.
     pub fn bind(config: Config) -> Result<Self, StartError> {
-        Self::succeed(config, Estate { sockets: Vec::new(), secret: seal::secret() })
+        Self::succeed(config, Estate { sockets: Vec::new(), secret: seal::secret(), listed: Vec::new() })
     }
 
     /// The same with what another process hands over.
@@ -109,7 +111,7 @@ impl App {
         let gateway = Gateway::succeed(Arc::clone(&config), estate.secret)?;
         let reloader = Arc::new(Reloader::new(&gateway, resolvers));
         gateway.reloader.get_or_init(|| Arc::clone(&reloader));
-        Ok(Self { gateway, listeners, reloader })
+        Ok(Self { gateway, listeners, reloader, awaited: estate.listed })
     }
 
     /// Adds a small MCP server of the demo, on a free port of the loopback.
@@ -128,13 +130,16 @@ impl App {
         self.open()
     }
 
-    /// The same, but nobody is let in before backends were listed: whoever comes is used to finding their tools.
+    /// The same, but nobody is let in before those backends were listed that the process before had listed: whoever comes is
+    /// used to finding their tools. The others have a moment.
     ///
     /// # Errors
     /// As [`App::start`].
     pub(crate) async fn start_listed(self) -> std::io::Result<Running> {
         self.begin();
-        self.gateway.snapshot().settle().await;
+        let snapshot = self.gateway.snapshot();
+        snapshot.listed(&self.awaited).await;
+        snapshot.settle().await;
         self.open()
     }
 
@@ -270,6 +275,7 @@ impl Running {
         let estate = Estate {
             sockets: sockets.map_err(|cause| launch.failed(cause))?,
             secret: self.gateway.sessions.own_secret(),
+            listed: self.gateway.snapshot().listed_now(),
         };
         let successor = launch.start(estate).await?;
         self.gateway.handed_over.send_replace(true);

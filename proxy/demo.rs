@@ -67,9 +67,9 @@ pub(crate) fn greeting() -> String {
         r#"Toolgate demo: two MCP servers (clock, text) behind one URL.
 
   MCP      http://{ADDRESS}/mcp
-  metrics  http://{ADMIN}/metrics   (also /backends, /catalog, /config, /readyz)
+  status   http://{ADMIN}/          (in a browser; also /metrics, /backends, /catalog, /config, /readyz)
 
-Call a tool (paste both lines; the fourth call within a minute meets the limit):
+Call a tool (paste both lines; the second one, repeated, meets the session's limit at the fourth call within a minute):
 
   SESSION=$(curl -si http://{ADDRESS}/mcp {accept} -d '{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"2025-11-25","capabilities":{{}},"clientInfo":{{"name":"curl","version":"1"}}}}}}' | tr -d '\r' | awk 'tolower($1)=="mcp-session-id:"{{print $2}}')
   curl -s http://{ADDRESS}/mcp {accept} -H "Mcp-Session-Id: $SESSION" -d '{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"text__shout","arguments":{{"text":"hello"}}}}}}'

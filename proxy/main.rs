@@ -1,6 +1,5 @@
 //! The command line: arguments, logging, signals, exit codes.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -68,7 +67,7 @@ enum Command {
     Health {
         /// Where its operator's listener is
         #[arg(long, default_value = ADMIN)]
-        admin: SocketAddr,
+        admin: cli::Operator,
         /// Only whether it runs
         #[arg(long)]
         alive: bool,
@@ -77,7 +76,7 @@ enum Command {
     Upgrade {
         /// Where its operator's listener is
         #[arg(long, default_value = ADMIN)]
-        admin: SocketAddr,
+        admin: cli::Operator,
     },
     /// Print the JSON Schema of the configuration, for editors
     Schema,
@@ -103,8 +102,8 @@ fn main() -> ExitCode {
         Command::Plan { file, against } => cli::plan(&file, &against),
         Command::Tools { config } => cli::tools(&config),
         Command::Pin { config, backends } => cli::pin(&config, &backends),
-        Command::Health { admin, alive } => cli::health(admin, alive),
-        Command::Upgrade { admin } => cli::upgrade(admin),
+        Command::Health { admin, alive } => cli::health(&admin, alive),
+        Command::Upgrade { admin } => cli::upgrade(&admin),
         Command::Schema => cli::schema(),
         Command::Dashboard => cli::dashboard(),
         Command::Alerts => cli::alerts(),

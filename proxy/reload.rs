@@ -179,10 +179,13 @@ impl Reloader {
         gateway.metrics.reload_ok.set(i64::from(label != "rejected"));
         match &outcome {
             Outcome::Applied { generation } => tracing::info!(generation, "configuration reloaded"),
-            Outcome::Rejected { problems } if is_news => {
+            Outcome::Rejected { problems } if is_news || asked == Asked::Yes => {
                 for problem in problems {
                     tracing::error!(problem, "configuration not reloaded; the old one goes on");
                 }
+            }
+            Outcome::Unchanged if !told.is_empty() || asked == Asked::Yes => {
+                tracing::info!("nothing to reload: the configuration is the one that runs");
             }
             Outcome::Rejected { .. } | Outcome::Unchanged => {}
         }

@@ -20,6 +20,7 @@ use crate::catalog::merge::merge;
 use crate::catalog::webhook::Webhook;
 use crate::limit::Limits;
 use crate::metrics::Metrics;
+use crate::upgrade::LISTED_WITHIN;
 
 /// How long the first clients of a fresh process wait for backends that have not been listed yet. Later ones never wait.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -108,6 +109,25 @@ impl Snapshot {
             }
         }
         self.settled.store(true, Ordering::Release);
+    }
+
+    /// The backends whose lists are shown, and which take calls.
+    pub(crate) fn listed_now(&self) -> Vec<String> {
+        let is_shown = |backend: &&Arc<Backend>| backend.listing.load().is_some() && backend.health.allows_calls();
+        self.backends.iter().filter(is_shown).map(|backend| backend.name().to_string()).collect()
+    }
+
+    /// Waits, right after a start, until each of these backends that there is was listed, or could not be, or
+    /// [`LISTED_WITHIN`] is over.
+    pub(crate) async fn listed(&self, names: &[String]) {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let deadline = self.made + LISTED_WITHIN;
+        for backend in self.backends.iter().filter(|backend| names.contains(backend.name().as_str())) {
+            let mut listings = backend.listings.subscribe();
+            if timeout_at(deadline, listings.wait_for(|count| *count > 0)).await.is_err() {
+                tracing::warn!(backend = %backend.name(), "not listed yet; serving without it");
+            }
+        }
     }
 
     /// The backends that `newer` does not have any more.

@@ -26,18 +26,21 @@ use tokio::process::Command;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::cli::CONFIG;
 use crate::seal::Secret;
 
 /// Tells a process that it is to take over, and that its standard input is what it takes over by.
 const VARIABLE: &str = "TOOLGATE_TAKES_OVER";
-/// How long a process may take from its start until it serves: backends have a while to be listed in.
+/// How long a process waits for backends that its predecessor has listed: programs have to be started anew.
+pub(crate) const LISTED_WITHIN: Duration = Duration::from_secs(45);
+/// How long a process may take from its start until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long each side waits for the other to write what is written at once.
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// Sockets that fit into one message (`SCM_MAX_FD` of Linux).
 const MAX_SOCKETS: usize = 253;
-/// The longest message.
-const MAX_MESSAGE: u64 = 64 * 1024;
+/// The longest message: names of some ten thousand backends.
+const MAX_MESSAGE: u64 = 1024 * 1024;
 /// What the second process says when it serves.
 const READY: &str = "ready\n";
 
@@ -53,7 +56,7 @@ pub(crate) enum UpgradeError {
         cause: io::Error,
     },
     /// It ended before it served; what it wrote is where this process writes.
-    #[error("the new process ended before it served: {status}; why is in its log")]
+    #[error("the new process ended before it served: {status}; {}", reason(*status))]
     Ended {
         /// How.
         status: std::process::ExitStatus,
@@ -75,6 +78,8 @@ pub(crate) struct Estate {
     pub(crate) sockets: Vec<(SocketAddr, TcpListener)>,
     /// What sessions are sealed with where no key is configured.
     pub(crate) secret: Secret,
+    /// Names of the backends whose tools clients are used to finding.
+    pub(crate) listed: Vec<String>,
 }
 
 impl Estate {
@@ -90,6 +95,9 @@ impl Estate {
 struct Letter {
     addresses: Vec<SocketAddr>,
     secret: String,
+    /// One that is older says nothing of them.
+    #[serde(default)]
+    listed: Vec<String>,
 }
 
 /// How this process was started, taken when it was: the file may be another by the time it is started again.
@@ -144,6 +152,15 @@ impl Launch {
     }
 }
 
+/// What is to be done about a process that ended so.
+fn reason(status: std::process::ExitStatus) -> &'static str {
+    if status.code() == Some(i32::from(CONFIG)) {
+        "the configuration is wrong for it: its `toolgate check` says where"
+    } else {
+        "why is in its log"
+    }
+}
+
 /// Whether the other side has ended, before or after it read what it was sent.
 fn is_of_an_end(cause: &io::Error) -> bool {
     matches!(cause.kind(), ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
@@ -152,7 +169,7 @@ fn is_of_an_end(cause: &io::Error) -> bool {
 /// Sends what is handed over, and waits for the other side to serve.
 fn hand_over(mut peer: UnixStream, estate: Estate) -> io::Result<()> {
     let (addresses, sockets): (Vec<_>, Vec<_>) = estate.sockets.into_iter().unzip();
-    let letter = Letter { addresses, secret: STANDARD.encode(estate.secret) };
+    let letter = Letter { addresses, secret: STANDARD.encode(estate.secret), listed: estate.listed };
     let mut text = serde_json::to_vec(&letter)?;
     text.push(b'\n');
     peer.set_write_timeout(Some(AT_ONCE))?;
@@ -223,12 +240,15 @@ fn receive(peer: &UnixStream) -> io::Result<Estate> {
     Ok(Estate {
         sockets: letter.addresses.into_iter().zip(sockets.into_iter().map(TcpListener::from)).collect(),
         secret: secret.ok_or_else(|| io::Error::other("the secret is none"))?,
+        listed: letter.listed,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: Estate = Estate { sockets: Vec::new(), secret: [0; 32], listed: Vec::new() };
 
     #[test]
     fn sockets_and_secret_arrive_as_they_were() {
@@ -237,13 +257,16 @@ mod tests {
         let real: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         let configured = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let sockets = sockets.into_iter().zip(0_u16..).map(|(socket, port)| (configured(port), socket)).collect();
-        let handing = std::thread::spawn(move || hand_over(own, Estate { sockets, secret: [7; 32] }));
+        let names: Vec<_> = (0..10_000).map(|number| format!("backend-{number}")).collect();
+        let listed = names.clone();
+        let handing = std::thread::spawn(move || hand_over(own, Estate { sockets, secret: [7; 32], listed: names }));
 
         let mut estate = receive(&theirs).unwrap();
         Predecessor(theirs).relieve().unwrap();
 
         handing.join().unwrap().unwrap();
         assert_eq!(estate.secret, [7; 32]);
+        assert_eq!(estate.listed, listed);
         for (port, real) in (0..40).zip(real).rev() {
             assert_eq!(estate.take(configured(port)).unwrap().local_addr().unwrap(), real);
         }
@@ -253,7 +276,7 @@ mod tests {
     #[test]
     fn one_that_ends_early_is_noticed() {
         let (own, theirs) = UnixStream::pair().unwrap();
-        let handing = std::thread::spawn(move || hand_over(own, Estate { sockets: Vec::new(), secret: [0; 32] }));
+        let handing = std::thread::spawn(move || hand_over(own, NOTHING));
         receive(&theirs).unwrap();
         drop(theirs);
 

@@ -56,7 +56,11 @@ async fn the_pages_tell_what_runs() {
     assert_eq!((&backends[0]["name"], &backends[0]["state"]), (&json!("a"), &json!("healthy")));
     assert_eq!((&backends[0]["sessions"], &backends[0]["listing"]["tools"]), (&json!(1), &json!(2)).clone());
     assert_eq!(backends[0]["protocolVersion"], "2025-11-25");
-    assert_eq!(backends[1]["listing"]["failure"], "backend `b` cannot be reached");
+    let at = url.strip_prefix("http://").unwrap().strip_suffix("/mcp").unwrap();
+    let refused = format!("cannot be reached at {at}: Connection refused (os error 111)");
+    assert_eq!(backends[1]["lastError"]["what"], refused);
+    assert_eq!(backends[1]["listing"]["failure"], format!("backend `b`: {refused}"));
+    assert_eq!(backends[0]["lastError"], json!(null));
     assert_eq!(backends[1]["lastFailure"]["kind"], "connect");
     let names: Vec<_> = catalog["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
     assert_eq!(names, ["a__x"]);

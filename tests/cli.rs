@@ -75,7 +75,7 @@ async fn a_live_check_says_what_clients_miss() {
     assert_eq!(code, Some(1));
     for said in [
         "backend `b`: legacy 2025-11-25, 1 tools",
-        "backend `c` cannot be reached",
+        &format!("backend `c`: cannot be reached at {}", url.split('/').nth(2).unwrap()),
         "backend `a`: tool `not ok` left out: `not ok` is not 1 to 128 of A-Za-z0-9_.-",
         "backend `b`: tool `x` left out: backend `a` already has a tool `x`",
     ] {
@@ -273,7 +273,7 @@ async fn tools_names_the_backends_it_could_not_list() {
     let said = |of: &str| problems.lines().find(|line| line.starts_with(&format!("backend `{of}`"))).unwrap();
     assert_eq!(said("b").matches("backend `b`").count(), 1, "{problems}");
     assert!(said("c").ends_with("`sh` ended by itself (exit status: 3)"), "{problems}");
-    assert_eq!(said("d"), "backend `d` cannot be reached");
+    assert_eq!(said("d"), "backend `d`: cannot be reached at 127.0.0.1:1: Connection refused (os error 111)");
 }
 
 #[tokio::test]
@@ -282,6 +282,7 @@ async fn tools_says_why_of_each_backend_in_one_line() {
         .backend_reached("exits", "command: [sh, -c, 'echo boom >&2; exit 3']")
         .backend_reached("lacks", "command: [no-such-program-anywhere]")
         .backend_at("gone", "http://127.0.0.1:1/mcp", "")
+        .backend_at("nameless", "http://nowhere.invalid/mcp", "")
         .section("log", "{ level: error }");
     let (_folder, file) = written(&setup.yaml());
 
@@ -291,9 +292,12 @@ async fn tools_says_why_of_each_backend_in_one_line() {
     let expected = [
         "backend `exits`: `sh` ended by itself (exit status: 3); last on its standard error: boom",
         "backend `lacks`: `no-such-program-anywhere` was not started: No such file or directory (os error 2)",
-        "backend `gone` cannot be reached",
+        "backend `gone`: cannot be reached at 127.0.0.1:1: Connection refused (os error 111)",
     ];
-    assert_eq!(of_backends, expected);
+    assert_eq!(of_backends[..3], expected);
+    // What else is said of a name depends on the system.
+    let nameless = "backend `nameless`: cannot be reached: the name `nowhere.invalid` is not resolved: ";
+    assert!(of_backends[3].starts_with(nameless), "{problems}");
     assert_eq!(code, Some(1));
 }
 

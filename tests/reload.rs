@@ -316,23 +316,27 @@ async fn a_file_that_is_wrong_changes_nothing_and_is_told_in_full() {
     assert_eq!(client.tools().await, ["a__x"]);
     gateway.rewrite(&setup.yaml());
     gateway.until_metric(RELOADED, 1.0).await;
+    gateway.logged("nothing to reload: the configuration is the one that runs").await;
 }
 
 #[tokio::test]
-async fn a_file_that_stays_wrong_is_told_once() {
+async fn a_file_that_stays_wrong_is_told_once_and_to_whoever_asks() {
     let (a, _) = two().await;
     let gateway = Process::start(&Setup::fronting(&[&a])).await;
     gateway.client().await;
 
     gateway.rewrite("nonsense");
     gateway.until_metric(RELOADED, 0.0).await;
+    gateway.rewrite("nonsense");
+    gateway.rewrite("- nonsense\n");
+    gateway.logged("found a list").await;
     for _ in 0..3 {
         assert_eq!(gateway.page(Method::POST, "/reload").await.status, 422);
     }
     gateway.page(Method::GET, "/livez").await;
 
     let log = gateway.log().await;
-    assert_eq!(log.iter().filter(|line| line.contains("configuration not reloaded")).count(), 1, "{log:?}");
+    assert_eq!(log.iter().filter(|line| line.contains("configuration not reloaded")).count(), 2 + 3, "{log:?}");
 }
 
 #[tokio::test]

@@ -327,7 +327,7 @@ async fn a_process_that_nobody_uses_gives_way_to_one_that_somebody_needs() {
 async fn a_program_that_is_not_there_is_a_backend_that_cannot_be_reached() {
     let proxy = Setup::new().backend_reached("a", "command: [no-such-program-anywhere]").start().await;
 
-    eventually(async || proxy.page("/backends").await.json().to_string().contains("cannot be reached")).await;
+    eventually(async || proxy.page("/backends").await.json().to_string().contains("was not started")).await;
 }
 
 #[tokio::test]

@@ -197,6 +197,23 @@ async fn over_http2(client: &Client, address: std::net::SocketAddr) {
 }
 
 #[tokio::test]
+async fn tools_of_a_backend_that_is_slow_to_list_do_not_vanish() {
+    let quick = FakeBackend::with_tool("a", "x").await;
+    // Longer than the first clients of any process wait.
+    let slow = FakeBackend::named("b").tool("y").slow_lists(Duration::from_secs(2)).start().await;
+    let (dead, _port) = FakeBackend::dead();
+    let old = Process::start(&Setup::fronting(&[&quick, &slow]).backend_at("c", &dead, "")).await;
+    let client = old.client().await;
+    eventually(async || client.tools().await == ["a__x", "b__y"]).await;
+
+    let successor = Successor::by_command(&old).await.unwrap();
+
+    assert_eq!(client.tools().await, ["a__x", "b__y"]);
+    assert_eq!(client.call("b__y").await.result(), spoken("y"));
+    successor.signal("TERM").await;
+}
+
+#[tokio::test]
 async fn what_does_not_start_changes_nothing() {
     let backend = FakeBackend::with_tool("a", "x").await;
     let old = Process::start(&Setup::fronting(&[&backend])).await;
@@ -206,6 +223,7 @@ async fn what_does_not_start_changes_nothing() {
     let problem = Successor::by_command(&old).await.err().unwrap();
 
     assert!(problem.contains("HTTP 500") && problem.contains("exit status: 78"), "{problem}");
+    assert!(problem.contains("`toolgate check`"), "{problem}");
     old.logged("not upgraded").await;
     assert_eq!(client.call("a__x").await.result(), spoken("x"));
     assert_eq!(&*old.page(http::Method::GET, "/readyz").await.body, b"ok\n");

@@ -38,7 +38,7 @@ enum Key {
     Global,
     /// Each client address, of IPv6 each /64.
     Ip,
-    /// Each MCP session.
+    /// Each MCP session; modern clients have none, and are counted by their address.
     Session,
 }
 

@@ -173,8 +173,10 @@ fn backend_row(backend: &Arc<Backend>) -> Markup {
     if health.refuses_credentials() {
         wrong.push("it refuses the credentials".to_owned());
     }
-    wrong.extend(backend.listing_problem());
-    wrong.extend(backend.last_error().map(|error| error.what));
+    let problem = backend.listing_problem();
+    let error = backend.last_error().map(|error| error.what);
+    wrong.extend(error.filter(|what| problem.as_ref().is_none_or(|problem| !problem.ends_with(what))));
+    wrong.extend(problem);
     let synthetic = backend.synthetic.load();
     wrong.extend(
         synthetic.iter().filter_map(|last| last.ended.why.as_ref().map(|why| format!("synthetic call: {why}"))),

@@ -21,7 +21,7 @@ mod waiting;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -60,6 +60,11 @@ pub(crate) trait Opener: Send + Sync {
 
     /// How what it starts failed last, if it did.
     fn last_error(&self) -> Option<LastError> {
+        None
+    }
+
+    /// When the certificate that it was shown last stops being valid.
+    fn certificate_not_after(&self) -> Option<SystemTime> {
         None
     }
 
@@ -422,6 +427,10 @@ impl Transport for Duplex {
 
     fn last_error(&self) -> Option<LastError> {
         self.opener.last_error()
+    }
+
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        self.opener.certificate_not_after()
     }
 
     async fn close(&self) {

@@ -2,7 +2,7 @@
 //! event tells where to POST. The connection is the session.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use toolgate_config::{BackendName, Instances, Timeout, Url};
 use super::duplex::{Duplex, Held, Opener, Outlet, Pieces, Pipe, Sharing};
 use super::http::Http;
 use super::sse::{Event, Events};
-use super::{Body, Outgoing, Transport as _};
+use super::{Body, LastError, Outgoing, Transport as _};
 use crate::error::{Error, MaxBytes, Phase};
 use crate::metrics::{Cap, Metrics};
 
@@ -97,6 +97,14 @@ impl Opener for LegacySse {
 
     fn carries_modern(&self) -> bool {
         false
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        self.http.last_error()
+    }
+
+    fn certificate_not_after(&self) -> Option<SystemTime> {
+        self.http.certificate_not_after()
     }
 
     async fn until_closed(&self) {}

@@ -248,7 +248,7 @@ impl Backend {
         self.transport.replica_of(opened.session_id.as_ref()?)
     }
 
-    /// How a process of it failed last, where the gateway runs it.
+    /// How a process of it failed last, where the gateway runs it; of others why they cannot be reached, as long as they cannot.
     pub(crate) fn last_error(&self) -> Option<LastError> {
         self.transport.last_error()
     }

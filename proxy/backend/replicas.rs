@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use toolgate_config::{BackendName, Url};
 
-use super::{Body, Endpoint, Incoming, Outgoing, Transport, passive_failure};
+use super::{Body, Endpoint, Incoming, LastError, Outgoing, Transport, passive_failure};
 use crate::error::{Error, Phase};
 use crate::fields::Fields;
 
@@ -208,6 +208,10 @@ impl Transport for Replicas {
 
     fn replica_of(&self, session_id: &HeaderValue) -> Option<usize> {
         session_id.to_str().ok().and_then(untagged).map(|(index, _)| index)
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        self.replicas.iter().filter_map(|replica| replica.transport.last_error()).max_by_key(|error| error.when)
     }
 
     fn certificate_not_after(&self) -> Option<SystemTime> {

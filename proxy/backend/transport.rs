@@ -40,7 +40,7 @@ pub(crate) trait Transport: Send + Sync {
         None
     }
 
-    /// How what runs for it failed last, if it did.
+    /// How what runs for it failed last, if it did, or why it cannot be reached, as long as it cannot.
     fn last_error(&self) -> Option<LastError> {
         None
     }
@@ -56,7 +56,7 @@ pub(crate) trait Transport: Send + Sync {
     }
 }
 
-/// How something that the gateway runs failed, for the operator.
+/// How something that the gateway runs or connects to failed, for the operator.
 #[derive(Clone, Debug)]
 pub(crate) struct LastError {
     pub(crate) what: String,

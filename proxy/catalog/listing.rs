@@ -12,8 +12,8 @@ use toolgate_config::Catalog as Settings;
 
 use super::entry::Entry;
 use super::{Freshness, Kind, Omission, PerKind};
-use crate::backend::Backend;
 use crate::backend::client::{Caching, Judged, Outcome, Own, ServerCapabilities};
+use crate::backend::{Backend, LastError};
 use crate::era::{Era, MODERN_VERSION};
 use crate::error::{Error, METHOD_NOT_FOUND, MaxBytes};
 use crate::jsonrpc;
@@ -113,9 +113,15 @@ pub(super) enum Lapse {
 }
 
 impl Lapse {
-    pub(super) fn reason(self) -> String {
+    /// For the operator, who may know more than a client.
+    pub(super) fn reason(self, backend: &Backend) -> String {
         match self {
-            Self::Error(error) => error.to_string(),
+            Self::Error(error) => match backend.last_error() {
+                Some(LastError { what, .. }) if matches!(error, Error::BackendConnect { .. }) => {
+                    format!("backend `{}`: {what}", backend.name())
+                }
+                _ => error.to_string(),
+            },
             Self::Listing(reason) => reason,
             Self::SessionLost => "it forgets sessions as soon as they are opened".to_owned(),
         }
@@ -159,7 +165,7 @@ impl<'a> Lister<'a> {
             Ok(listed) => Ok(Arc::new(listed)),
             Err(Lapse::SessionLost) => Err(Lapse::SessionLost),
             Err(lapse) => {
-                *failures.get_mut(kind) = Some(lapse.reason().into());
+                *failures.get_mut(kind) = Some(lapse.reason(self.backend).into());
                 let before = previous.map(|previous| Arc::clone(previous.lists.get(kind)));
                 Ok(before.unwrap_or_else(|| Arc::new(Listed { is_known: false, ..Listed::none(Caching::NONE) })))
             }

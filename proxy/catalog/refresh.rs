@@ -159,7 +159,7 @@ async fn list(
             let backend = Arc::clone(backend);
             tokio::spawn(async move { own.close(&backend).await });
         }
-        lapse.reason()
+        lapse.reason(backend)
     })
 }
 

@@ -1,7 +1,7 @@
 //! Commands that ask a gateway that runs, by its operator's listener: an image need hold nothing to ask with but this binary.
 
 use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const LINES: usize = 16 * 1024;
 /// How much of a page is read that tells all that a gateway has.
 const ALL: usize = 256 * 1024 * 1024;
 
-/// The operator's listener of a gateway, by its URL: `http://127.0.0.1:9464`.
+/// The operator's listener of a gateway: `127.0.0.1:9464`, or as a URL.
 #[derive(Clone, Debug)]
 pub struct Operator {
     /// Host and port.
@@ -35,7 +35,11 @@ impl FromStr for Operator {
         let rest = url.strip_prefix("http://").unwrap_or(url);
         let authority = rest.strip_suffix('/').unwrap_or(rest);
         let is_one = authority.parse().is_ok_and(|one: Authority| one.port().is_some() && !authority.contains('@'));
-        if is_one { Ok(Self { authority: authority.to_owned() }) } else { Err("it is no http://HOST:PORT") }
+        if is_one {
+            Ok(Self { authority: authority.to_owned() })
+        } else {
+            Err("it is no HOST:PORT, nor http://HOST:PORT")
+        }
     }
 }
 
@@ -52,18 +56,22 @@ impl Operator {
     }
 
     fn answer<T: DeserializeOwned>(&self, page: &str) -> std::result::Result<T, String> {
-        let addresses = self.authority.to_socket_addrs().map_err(|problem| problem.to_string())?;
-        let mut answer = Err("its name has no address".to_owned());
-        for address in addresses {
-            answer = ask(address, "GET", page, PAGE, ALL).map_err(|problem| problem.to_string());
-            if answer.is_ok() {
-                break;
-            }
-        }
-        match answer? {
+        match self.ask("GET", page, PAGE, ALL).map_err(|problem| problem.to_string())? {
             (200, said) => serde_json::from_str(&said).map_err(|_| NO_GATEWAY.to_owned()),
             (status, _) => Err(format!("HTTP {status}")),
         }
+    }
+
+    /// Status and body of a page, from the first of its addresses that can be connected to.
+    fn ask(&self, verb: &str, page: &str, limit: Duration, most: usize) -> Result<(u16, String)> {
+        let mut connected = Err(Error::other("its name has no address"));
+        for address in self.authority.to_socket_addrs()? {
+            connected = TcpStream::connect_timeout(&address, AT_ONCE);
+            if connected.is_ok() {
+                break;
+            }
+        }
+        ask((connected?, &self.authority), verb, page, limit, most)
     }
 }
 
@@ -71,35 +79,47 @@ const NO_GATEWAY: &str = "what answers there is no gateway";
 
 /// `health`: prints what the gateway whose operator's listener is at `admin` says of itself: whether it takes calls, or only
 /// whether it is `alive`. [`super::OK`] if so.
-pub fn health(admin: SocketAddr, alive: bool) -> u8 {
+pub fn health(admin: &Operator, alive: bool) -> u8 {
     tell(admin, "GET", if alive { "/livez" } else { "/readyz" }, AT_ONCE)
 }
 
 /// `upgrade`: has the gateway whose operator's listener is at `admin` start the binary that is now where its own was, and hand
 /// over to it. [`super::OK`] once that one serves.
-pub fn upgrade(admin: SocketAddr) -> u8 {
+pub fn upgrade(admin: &Operator) -> u8 {
     tell(admin, "POST", "/upgrade", UPGRADE)
 }
 
 /// Prints the answer; one that is no success goes to standard error.
-fn tell(admin: SocketAddr, verb: &str, page: &str, limit: Duration) -> u8 {
-    match ask(admin, verb, page, limit, LINES) {
+fn tell(admin: &Operator, verb: &str, page: &str, limit: Duration) -> u8 {
+    let url = format!("http://{}{page}", admin.authority);
+    match admin.ask(verb, page, limit, LINES) {
         Ok((200, said)) => print(&said),
-        Ok((status, said)) => fail(FAILURE, format!("http://{admin}{page}: HTTP {status}: {}", said.trim_end())),
-        Err(problem) => fail(FAILURE, format!("http://{admin}{page}: {problem}")),
+        Ok((status, said)) => fail(FAILURE, format!("{url}: HTTP {status}: {}", said.trim_end())),
+        Err(problem) => fail(
+            FAILURE,
+            format!(
+                "{url}: {problem}; `--admin` takes the address of the operator's listener (`admin.address`) of a gateway that runs"
+            ),
+        ),
     }
 }
 
 /// Status and body of a page, of which no more than about `most` bytes are read.
-fn ask(admin: SocketAddr, verb: &str, page: &str, limit: Duration, most: usize) -> Result<(u16, String)> {
+fn ask(
+    (mut stream, authority): (TcpStream, &str),
+    verb: &str,
+    page: &str,
+    limit: Duration,
+    most: usize,
+) -> Result<(u16, String)> {
     let until = Instant::now() + limit;
     let left = || match until.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(Error::from(ErrorKind::TimedOut)),
         left => Ok(Some(left)),
     };
-    let mut stream = TcpStream::connect_timeout(&admin, AT_ONCE)?;
     stream.set_write_timeout(left()?)?;
-    let request = format!("{verb} {page} HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{verb} {page} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 16 * 1024];

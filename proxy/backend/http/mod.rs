@@ -10,8 +10,8 @@ mod dial;
 mod pool;
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ use toolgate_config::{BackendName, Header, Remote, Url};
 use self::connection::{Connection, Head, Unread};
 use self::dial::{Dial, Tls};
 use self::pool::{Pool, Shared};
-use super::{Body, BuildError, Incoming, Outgoing, Transport};
+use super::{Body, BuildError, Incoming, LastError, Outgoing, Transport};
 use crate::deadline::at_once;
 use crate::error::{Error, Phase};
 use crate::framing::Framing;
@@ -60,6 +60,8 @@ pub(crate) struct Http {
     post: Arc<[u8]>,
     get: Arc<[u8]>,
     delete: Arc<[u8]>,
+    /// Why there was no connection, until there is one.
+    unreachable: Arc<Mutex<Option<LastError>>>,
 }
 
 impl Http {
@@ -81,6 +83,7 @@ impl Http {
             post: template(&Method::POST, &url.path, target)?,
             get: template(&Method::GET, &url.path, target)?,
             delete: template(&Method::DELETE, &url.path, target)?,
+            unreachable: Arc::default(),
         })
     }
 
@@ -98,28 +101,39 @@ impl Http {
             post: [line.as_bytes(), rest].concat().into(),
             get: Arc::clone(&self.get),
             delete: Arc::clone(&self.delete),
+            unreachable: Arc::clone(&self.unreachable),
         })
     }
 
     /// A new connection to the first address that takes one.
     async fn connect(&self, limit: Duration) -> Result<Connection, Error> {
-        let unreachable = || Error::BackendConnect { backend: self.backend.clone() };
         let connecting = async {
-            let addresses = self.dial.addresses().await.map_err(|cause| {
-                tracing::debug!(backend = %self.backend, %cause, "name not resolved");
-                unreachable()
-            })?;
-            for address in addresses {
-                match self.dial.connect(address).await {
-                    Ok(stream) => return Ok(Connection::new(stream)),
-                    Err(cause) => tracing::debug!(backend = %self.backend, %address, %cause, "not connected"),
+            let (host, mut why) = (&self.dial.host, String::new());
+            match self.dial.addresses().await {
+                Ok(addresses) => {
+                    for address in addresses {
+                        match self.dial.connect(address).await {
+                            Ok(stream) => {
+                                *self.unreachable() = None;
+                                return Ok(Connection::new(stream));
+                            }
+                            Err(cause) => why = format!("cannot be reached at {address}: {cause}"),
+                        }
+                        tracing::debug!(backend = %self.backend, why, "not connected");
+                    }
                 }
+                Err(cause) => why = format!("cannot be reached: the name `{host}` is not resolved: {cause}"),
             }
-            Err(unreachable())
+            *self.unreachable() = Some(LastError { what: why, when: std::time::Instant::now() });
+            Err(Error::BackendConnect { backend: self.backend.clone() })
         };
         timeout(limit, connecting).await.unwrap_or_else(|_| {
             Err(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::Connect, after: limit })
         })
+    }
+
+    fn unreachable(&self) -> MutexGuard<'_, Option<LastError>> {
+        self.unreachable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn head(&self, request: &Outgoing) -> Vec<u8> {
@@ -222,6 +236,10 @@ impl Transport for Http {
             tracing::debug!(backend = %self.backend, %error, "a kept-alive connection was closed; trying a new one");
         }
         self.exchange(connection, &request).await.map_err(|(error, _)| error)
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        self.unreachable().clone()
     }
 
     fn certificate_not_after(&self) -> Option<SystemTime> {
