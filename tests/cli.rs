@@ -63,6 +63,22 @@ async fn a_live_check_says_what_backends_are() {
 }
 
 #[tokio::test]
+async fn a_live_check_says_which_patterns_have_no_tool() {
+    let a = FakeBackend::named("a").tool("x").tool("y").start().await;
+    let keys = "tools: { deny: [nosuch, 'y*'], rename: { zip: zap, x: z } }, timeout: { tools: [{ match: [slow_*], first_byte: 1s }] }";
+    let limits = "[{ name: typo, tools: ['serach__*'], rate: 1/s }, { name: right, tools: ['a__*'], rate: 1/s }]";
+    let (_folder, file) = written(&Setup::new().backend(&a, keys).section("limits", limits).yaml());
+
+    let (code, out, _) = told(run(&["check", "--live", &file]).await);
+
+    let said: Vec<_> = out.lines().filter(|line| line.contains("no tool")).collect();
+    let unknown = |name| format!("backend `a`: it has no tool `{name}`, which its section names");
+    let expected =
+        [unknown("nosuch"), unknown("slow_*"), unknown("zip"), "limit `typo`: no tool is called `serach__*`".into()];
+    assert_eq!((code, said), (Some(0), expected.iter().map(String::as_str).collect()), "{out}");
+}
+
+#[tokio::test]
 async fn a_live_check_says_what_clients_miss() {
     let a = FakeBackend::named("a").tool("x").tool("not ok").start().await;
     let b = FakeBackend::with_tool("b", "x").await;

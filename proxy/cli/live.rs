@@ -6,11 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use toolgate_config::Catalog as Settings;
+use toolgate_config::{Catalog as Settings, Config, Pattern, Tools};
 
 use super::{FAILURE, LIST_DEADLINE, OK, print, problem};
 use crate::backend::Backend;
-use crate::catalog::{Kind, LONG_NAME, LeftOut, Omission, Part, refresh};
+use crate::catalog::{Kind, LONG_NAME, LeftOut, Merged, Omission, Part, refresh};
 use crate::gateway::Gateway;
 
 /// A certificate that lasts less than this is a problem.
@@ -25,7 +25,8 @@ pub(super) async fn check(gateway: &Arc<Gateway>) -> u8 {
         |backend: &Arc<Backend>| backend.listing_problem().is_some() || lasts(backend).is_some_and(|left| left < SOON);
     let (_, merged) = snapshot.remerge();
     let (findings, is_wrong) = findings(&merged.parts);
-    code = code.max(print(&(findings + &long_names(merged.names()))));
+    let idle = idle_patterns(&snapshot.config, &snapshot.backends, &merged);
+    code = code.max(print(&(findings + &long_names(merged.names()) + &idle)));
     if is_wrong || snapshot.backends.iter().any(is_bad) { code.max(FAILURE) } else { code }
 }
 
@@ -85,6 +86,32 @@ pub(super) fn findings<'a>(parts: impl IntoIterator<Item = &'a Part>) -> (String
         }
     }
     (said, is_wrong)
+}
+
+/// Patterns and names of tools in the configuration that no tool has: most likely they were mistyped, and what they were to hold
+/// back is not. Not wrong, for tools come and go; nothing is said of what a backend that was not listed may have.
+fn idle_patterns(config: &Config, backends: &[Arc<Backend>], merged: &Merged) -> String {
+    let mut said = String::new();
+    for backend in backends {
+        let Some(listing) = &*backend.listing.load() else { continue };
+        let tools = &listing.lists.get(Kind::Tools).entries;
+        let has = |is_it: &dyn Fn(&str) -> bool| tools.iter().any(|tool| is_it(&tool.own));
+        let Tools { allow, deny, rename, describe, .. } = &backend.config.tools;
+        let timeouts = backend.config.tool_timeouts.iter().flat_map(|timeout| &timeout.tools);
+        let patterns = allow.iter().chain(deny).chain(timeouts).filter(|pattern| !has(&|own| pattern.matches(own)));
+        let names = rename.keys().chain(describe.keys()).filter(|name| !has(&|own| own == *name));
+        for wanted in patterns.map(Pattern::as_str).chain(names.map(String::as_str)) {
+            let _ = writeln!(said, "backend `{}`: it has no tool `{wanted}`, which its section names", backend.name());
+        }
+    }
+    if backends.iter().all(|backend| backend.listing.load().is_some()) {
+        for limit in &config.limits {
+            for pattern in limit.tools.iter().filter(|pattern| !merged.names().any(|name| pattern.matches(name))) {
+                let _ = writeln!(said, "limit `{}`: no tool is called `{}`", limit.name, pattern.as_str());
+            }
+        }
+    }
+    said
 }
 
 /// Names that some clients refuse.
