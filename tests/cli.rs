@@ -79,6 +79,21 @@ async fn a_live_check_says_which_patterns_have_no_tool() {
 }
 
 #[tokio::test]
+async fn a_live_check_says_nothing_of_what_is_denied() {
+    let task = r#"{"name":"task","inputSchema":{"type":"object"},"execution":{"taskSupport":"required"}}"#;
+    let a = FakeBackend::named("a").tool("x").defined("task", task).start().await;
+    let checked = async |keys| {
+        let (_folder, file) = written(&Setup::new().backend(&a, keys).yaml());
+        told(run(&["check", "--live", &file]).await)
+    };
+
+    let (code, out, _) = checked("").await;
+    assert!(code == Some(1) && out.contains("tool `task` left out: it can only be called as a task"), "{out}");
+    let (code, out, _) = checked("tools: { deny: [task] }").await;
+    assert!(code == Some(0) && !out.contains("`task`"), "{out}");
+}
+
+#[tokio::test]
 async fn a_live_check_says_what_clients_miss() {
     let a = FakeBackend::named("a").tool("x").tool("not ok").start().await;
     let b = FakeBackend::with_tool("b", "x").await;

@@ -139,10 +139,11 @@ impl Merging<'_> {
 
     fn add_kind(&mut self, backend: &Arc<Backend>, listing: &Listing, kind: Kind, part: &mut Part) {
         let listed = listing.lists.get(kind);
-        part.left_out.extend_from_slice(&listed.left_out);
+        let is_denied = |own: &str| kind == Kind::Tools && !backend.config.tools.shows(own);
+        part.left_out.extend(listed.left_out.iter().filter(|omission| !is_denied(&omission.own)).cloned());
         let mut own_keys = HashSet::new();
         for entry in &listed.entries {
-            if kind == Kind::Tools && !backend.config.tools.shows(&entry.own) {
+            if is_denied(&entry.own) {
                 continue;
             }
             let is_first = own_keys.insert(&*entry.own);

@@ -94,13 +94,15 @@ fn idle_patterns(config: &Config, backends: &[Arc<Backend>], merged: &Merged) ->
     let mut said = String::new();
     for backend in backends {
         let Some(listing) = &*backend.listing.load() else { continue };
-        let tools = &listing.lists.get(Kind::Tools).entries;
-        let has = |is_it: &dyn Fn(&str) -> bool| tools.iter().any(|tool| is_it(&tool.own));
+        let tools = listing.lists.get(Kind::Tools);
+        let left_out = tools.left_out.iter().map(|omission| &omission.own);
+        let names: Vec<_> = tools.entries.iter().map(|tool| &tool.own).chain(left_out).collect();
+        let has = |is_it: &dyn Fn(&str) -> bool| names.iter().any(|own| is_it(own));
         let Tools { allow, deny, rename, describe, .. } = &backend.config.tools;
         let timeouts = backend.config.tool_timeouts.iter().flat_map(|timeout| &timeout.tools);
         let patterns = allow.iter().chain(deny).chain(timeouts).filter(|pattern| !has(&|own| pattern.matches(own)));
-        let names = rename.keys().chain(describe.keys()).filter(|name| !has(&|own| own == *name));
-        for wanted in patterns.map(Pattern::as_str).chain(names.map(String::as_str)) {
+        let keys = rename.keys().chain(describe.keys()).filter(|name| !has(&|own| own == *name));
+        for wanted in patterns.map(Pattern::as_str).chain(keys.map(String::as_str)) {
             let _ = writeln!(said, "backend `{}`: it has no tool `{wanted}`, which its section names", backend.name());
         }
     }
