@@ -98,8 +98,8 @@ fn owner_is_away(exchange: &Exchange<'_>, name: &str) -> Option<Error> {
 
 fn refused(exchange: &Exchange<'_>, exceeded: &Exceeded) -> Error {
     let (kind, rule) = match exceeded.kind {
-        ExceededKind::Rate => ("rate", "too many calls of this tool"),
-        ExceededKind::Concurrency => ("concurrency", "too many calls of this tool at once"),
+        ExceededKind::Rate => ("rate", "too many calls"),
+        ExceededKind::Concurrency => ("concurrency", "too many calls at once"),
     };
     exchange.gateway.metrics.limit_refused(exceeded.rule.name(), kind);
     Error::Limited {

@@ -128,6 +128,8 @@ impl Http {
             Err(Error::BackendConnect { backend: self.backend.clone() })
         };
         timeout(limit, connecting).await.unwrap_or_else(|_| {
+            // What was wrong before is not what is wrong now, which the error tells by itself.
+            *self.unreachable() = None;
             Err(Error::BackendTimeout { backend: self.backend.clone(), phase: Phase::Connect, after: limit })
         })
     }
