@@ -219,7 +219,8 @@ async fn a_changed_file_is_taken_up() {
     eventually(async || client.tools().await == ["b__y"]).await;
 
     gateway.logged("configuration reloaded").await;
-    assert_eq!(gateway.metric("toolgate_config_reloads_total{outcome=\"applied\"}").await, Some(2.0));
+    // Counted when it has been taken up, a moment after clients see it.
+    gateway.until_metric("toolgate_config_reloads_total{outcome=\"applied\"}", 2.0).await;
 }
 
 #[tokio::test]
