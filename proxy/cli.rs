@@ -390,9 +390,10 @@ async fn list(gateway: &Arc<Gateway>) -> u8 {
 async fn problem(backend: &Backend) -> Option<String> {
     let problem = backend.listing_problem()?;
     let named = format!("backend `{}`", backend.name());
-    // What a process ended with is known when nothing is left of it, and says more than that it did not answer.
+    // What a process ended with is known when nothing is left of it, and says more than that it did not answer. Of what is
+    // connected to, the problem says it by itself, and what failed last may be another replica than what the problem is about.
     let _ = timeout(END_DEADLINE, backend.close()).await;
-    Some(match backend.last_error() {
+    Some(match backend.last_error().filter(|_| backend.is_run()) {
         Some(failure) => format!("{named}: {}", failure.what),
         // Most problems begin with the backend that they are about.
         None if problem.starts_with(&named) => problem,

@@ -39,7 +39,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(10);
 /// Sockets that fit into one message (`SCM_MAX_FD` of Linux).
 const MAX_SOCKETS: usize = 253;
-/// The longest message: names of some ten thousand backends.
+/// Backends that the other process may be told to wait for; each has a name of 64 bytes at most.
+const MAX_LISTED: usize = 10_000;
+/// The longest message.
 const MAX_MESSAGE: u64 = 1024 * 1024;
 /// What the second process says when it serves.
 const READY: &str = "ready\n";
@@ -169,7 +171,9 @@ fn is_of_an_end(cause: &io::Error) -> bool {
 /// Sends what is handed over, and waits for the other side to serve.
 fn hand_over(mut peer: UnixStream, estate: Estate) -> io::Result<()> {
     let (addresses, sockets): (Vec<_>, Vec<_>) = estate.sockets.into_iter().unzip();
-    let letter = Letter { addresses, secret: STANDARD.encode(estate.secret), listed: estate.listed };
+    let mut listed = estate.listed;
+    listed.truncate(MAX_LISTED);
+    let letter = Letter { addresses, secret: STANDARD.encode(estate.secret), listed };
     let mut text = serde_json::to_vec(&letter)?;
     text.push(b'\n');
     peer.set_write_timeout(Some(AT_ONCE))?;
@@ -257,7 +261,7 @@ mod tests {
         let real: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         let configured = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let sockets = sockets.into_iter().zip(0_u16..).map(|(socket, port)| (configured(port), socket)).collect();
-        let names: Vec<_> = (0..10_000).map(|number| format!("backend-{number}")).collect();
+        let names: Vec<_> = (0..=MAX_LISTED).map(|number| format!("{number:064}")).collect();
         let listed = names.clone();
         let handing = std::thread::spawn(move || hand_over(own, Estate { sockets, secret: [7; 32], listed: names }));
 
@@ -266,7 +270,7 @@ mod tests {
 
         handing.join().unwrap().unwrap();
         assert_eq!(estate.secret, [7; 32]);
-        assert_eq!(estate.listed, listed);
+        assert_eq!(estate.listed, listed[..MAX_LISTED]);
         for (port, real) in (0..40).zip(real).rev() {
             assert_eq!(estate.take(configured(port)).unwrap().local_addr().unwrap(), real);
         }

@@ -170,6 +170,9 @@ async fn health_is_what_the_gateway_says_of_itself() {
     };
     eventually(async || health(&[]).await == (Some(0), "ok\n".to_owned(), String::new())).await;
 
+    let url = format!("http://{}/", proxy.admin_address());
+    assert_eq!(told(run(&["health", "--admin", &url]).await).0, Some(0));
+
     let _socket = backend.go_away().await;
     proxy.until_state(&backend, "unhealthy").await;
 
@@ -180,6 +183,8 @@ async fn health_is_what_the_gateway_says_of_itself() {
     let (code, _, problem) = told(run(&["health", "--admin", "127.0.0.1:1"]).await);
     assert_eq!(code, Some(1));
     assert!(problem.contains("http://127.0.0.1:1/readyz: Connection refused"), "{problem}");
+    assert!(problem.contains("`--admin` takes the address of the operator's listener"), "{problem}");
+    assert_eq!(told(run(&["health", "--admin", "9464"]).await).0, Some(64));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::backend::spoken;
 use crate::support::certificates::{Certificate, Handshake, TlsDoor};
 use crate::support::wire::{Http2, http1};
-use crate::support::{FakeBackend, Raw, Setup, TestProxy, within};
+use crate::support::{FakeBackend, Raw, Setup, TestProxy, eventually, within};
 
 /// A gateway that shows these certificates.
 async fn showing(backend: &FakeBackend, certificates: &[&Certificate]) -> (TestProxy, TempDir) {
@@ -141,6 +141,20 @@ async fn a_backend_behind_tls_is_called_when_its_certificate_is_trusted() {
 }
 
 #[tokio::test]
+async fn the_certificate_of_an_event_stream_of_2024_is_known_too() {
+    let backend = FakeBackend::with_tool("a", "x").await;
+    let (folder, certificate) = (tempfile::tempdir().unwrap(), Certificate::of("mcp.internal"));
+    let door = TlsDoor::in_front_of(&backend, &certificate, None).await;
+    let keys = format!("transport: sse, tls: {{ {} }}", trusting(folder.path(), &certificate, "mcp.internal"));
+
+    let proxy = Setup::new().backend_at("a", &door.url(), &keys).start().await;
+
+    // That there is no such stream at its URL is known only past the handshake.
+    let days = async || proxy.page("/backends").await.json()["backends"][0]["certificateForDays"].as_u64();
+    eventually(async || days().await.is_some_and(|days| days > 700_000)).await;
+}
+
+#[tokio::test]
 async fn a_backend_that_cannot_be_trusted_is_not_called() {
     let backend = FakeBackend::with_tool("a", "x").await;
     let (folder, certificate) = (tempfile::tempdir().unwrap(), Certificate::of("mcp.internal"));
@@ -152,10 +166,15 @@ async fn a_backend_that_cannot_be_trusted_is_not_called() {
         .backend_at("stranger", &door.url(), &format!("tls: {{ {other} }}"))
         .backend_at("misnamed", &door.url(), &format!("tls: {{ {misnamed} }}"))
         .backend_at("unknown", &door.url(), "tls: { server_name: mcp.internal }");
-    let client = setup.start().await.client().await;
+    let proxy = setup.start().await;
 
-    assert_eq!(client.tools().await, [""; 0]);
+    assert_eq!(proxy.client().await.tools().await, [""; 0]);
     assert!(backend.seen().is_empty());
+    let why = async || {
+        let backends = proxy.page("/backends").await.json()["backends"].clone();
+        [0, 1, 2].map(|of| backends[of]["lastError"]["what"].as_str().unwrap_or_default().to_owned())
+    };
+    eventually(async || why().await.iter().all(|why| why.contains("invalid peer certificate"))).await;
 }
 
 #[tokio::test]

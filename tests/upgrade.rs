@@ -12,10 +12,13 @@ use crate::support::backend::spoken;
 use crate::support::modern_client::ModernClient;
 use crate::support::process::{self, Process};
 use crate::support::wire::Http2;
-use crate::support::{Client, FakeBackend, Raw, Setup, eventually, eventually_for, within, within_for};
+use crate::support::{Client, FakeBackend, Mood, Raw, Setup, eventually, eventually_for, within, within_for};
 
 /// What the relieved process may take: it ends its streams over some seconds.
 const RELIEVED: Duration = Duration::from_secs(30);
+
+/// The new process waits 45 s for backends that the old one had listed.
+const WELL_BEFORE_GIVEN_UP: Duration = Duration::from_secs(30);
 
 /// A process that nobody has started but another: it does not outlive the test either.
 struct Successor(String);
@@ -201,12 +204,13 @@ async fn tools_of_a_backend_that_is_slow_to_list_do_not_vanish() {
     let quick = FakeBackend::with_tool("a", "x").await;
     // Longer than the first clients of any process wait.
     let slow = FakeBackend::named("b").tool("y").slow_lists(Duration::from_secs(2)).start().await;
-    let (dead, _port) = FakeBackend::dead();
-    let old = Process::start(&Setup::fronting(&[&quick, &slow]).backend_at("c", &dead, "")).await;
+    // Clients are not used to finding anything here, so it is not waited for.
+    let stalled = FakeBackend::named("c").mood(Mood::Stalled).start().await;
+    let old = Process::start(&Setup::fronting(&[&quick, &slow, &stalled])).await;
     let client = old.client().await;
     eventually(async || client.tools().await == ["a__x", "b__y"]).await;
 
-    let successor = Successor::by_command(&old).await.unwrap();
+    let successor = within_for(WELL_BEFORE_GIVEN_UP, Successor::by_command(&old)).await.unwrap();
 
     assert_eq!(client.tools().await, ["a__x", "b__y"]);
     assert_eq!(client.call("b__y").await.result(), spoken("y"));
